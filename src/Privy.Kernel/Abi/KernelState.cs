@@ -1,0 +1,168 @@
+using System.Runtime.InteropServices;
+
+namespace Privy.Kernel;
+
+/// <summary>An address space: main or a snapshot.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct Space
+{
+    /// <summary>1 while in use.</summary>
+    public int Active;
+
+    /// <summary>Number of mappings in <see cref="Vmas"/>.</summary>
+    public int VmaCount;
+
+    /// <summary>The mappings, sorted by address, without overlaps. Changed by the host under <see cref="KernelState.Lock"/>.</summary>
+    public Vma* Vmas;
+
+    /// <summary>Guest-physical address of the top-level table.</summary>
+    public ulong Root;
+
+    /// <summary>A second top-level table with the same entries: loading it in place of <see cref="Root"/> flushes, also under shadow paging.</summary>
+    public ulong AliasRoot;
+
+    /// <summary>Snapshots: the epoch this space shows.</summary>
+    public ulong Epoch;
+
+    /// <summary>Tables of this space, chained through their metadata, so that they are freed at once.</summary>
+    public ulong Tables;
+
+    /// <summary>Last table of the chain.</summary>
+    public ulong TablesTail;
+
+    /// <summary>Tables in the chain.</summary>
+    public ulong TableCount;
+
+    /// <summary>Frames only this snapshot reads and may write (chained).</summary>
+    public ulong PrivateFrames;
+
+    /// <summary>Number of private frames.</summary>
+    public ulong PrivateCount;
+
+    /// <summary>Copied frames whose newest reader is this snapshot (chained).</summary>
+    public ulong Limbo;
+
+    /// <summary>Number of limbo frames.</summary>
+    public ulong LimboCount;
+
+    /// <summary>Bit set of the vCPUs that run in this space; written by the host under the lock.</summary>
+    public fixed ulong Vcpus[Layout.MaxVcpus / 64];
+}
+
+/// <summary>All of the kernel's state; at the start of the kernel region.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct KernelState
+{
+    /// <summary>Spin lock over tables, frames, spaces and mappings; taken by the kernel and by the host. 0 = free.</summary>
+    public int Lock;
+
+    /// <summary>1: leave out the shootdown of a snapshot's readers (test switch: the property tests must then fail).</summary>
+    public int SkipShootdown;
+
+    /// <summary>Kernel region: virtual address (host = guest).</summary>
+    public ulong KernelBase;
+
+    /// <summary>Kernel region: guest-physical address.</summary>
+    public ulong KernelPhysical;
+
+    /// <summary>Direct map: virtual address of guest-physical 0.</summary>
+    public ulong DirectBase;
+
+    /// <summary>Guest-physical end of the direct map.</summary>
+    public ulong PhysicalEnd;
+
+    /// <summary>Window: first virtual address.</summary>
+    public ulong WindowBase;
+
+    /// <summary>Window: one past the last virtual address.</summary>
+    public ulong WindowEnd;
+
+    /// <summary>Window: guest-physical address of its first byte.</summary>
+    public ulong WindowPhysical;
+
+    /// <summary>Low window end (guest virtual = guest physical below it); 0: none.</summary>
+    public ulong LowEnd;
+
+    /// <summary>Frame pool: first guest-physical address.</summary>
+    public ulong PoolStart;
+
+    /// <summary>Frame pool: one past the last guest-physical address.</summary>
+    public ulong PoolEnd;
+
+    /// <summary>Frame pool: frames below this were handed out at least once.</summary>
+    public ulong PoolNext;
+
+    /// <summary>Free frames (chained through the metadata).</summary>
+    public ulong FreeFrames;
+
+    /// <summary>Number of free frames in the chain.</summary>
+    public ulong FreeFrameCount;
+
+    /// <summary>Frames in use now.</summary>
+    public ulong FramesInUse;
+
+    /// <summary>Most frames in use at any time.</summary>
+    public ulong FramesPeak;
+
+    /// <summary>Metadata of pool frames: one <see cref="FrameInfo"/> each.</summary>
+    public FrameInfo* Frames;
+
+    /// <summary>Table frames: virtual start, next never used, and end.</summary>
+    public ulong TableStart;
+
+    /// <summary>Table frames below this were handed out at least once.</summary>
+    public ulong TableNext;
+
+    /// <summary>One past the last table frame.</summary>
+    public ulong TableEnd;
+
+    /// <summary>Free tables (chained).</summary>
+    public ulong FreeTables;
+
+    /// <summary>Tables of main's former trees: reusable once the vCPU that allocates runs on main's present root.</summary>
+    public ulong RetiredTables;
+
+    /// <summary>Last of the retired tables.</summary>
+    public ulong RetiredTail;
+
+    /// <summary>Tables in use now.</summary>
+    public ulong TablesInUse;
+
+    /// <summary>Metadata of table frames: link to the next table in its chain, one word each.</summary>
+    public ulong* TableLinks;
+
+    /// <summary>Guest-physical top-level table with the kernel half only; its entries are copied into every new root.</summary>
+    public ulong TemplateRoot;
+
+    /// <summary>The current epoch: a mapping made now has it as its birth, the next snapshot has it as its epoch.</summary>
+    public ulong Epoch;
+
+    /// <summary>Snapshots taken so far.</summary>
+    public ulong SnapshotsTaken;
+
+    /// <summary>Bit g: the memory slot of guest-physical gigabyte g exists; written by the host. Points into the kernel region.</summary>
+    public ulong* SlotBitmap;
+
+    /// <summary>Virtual address of vCPU area 0.</summary>
+    public ulong VcpuAreas;
+
+    /// <summary>Main's vCPU that froze the world, counters for diagnosis.</summary>
+    public ulong Shootdowns;
+
+    /// <summary>Entries whose Accessed bit spared a shootdown.</summary>
+    public ulong ShootdownsSpared;
+
+    /// <summary>The address spaces.</summary>
+    public Space* Spaces;
+}
+
+/// <summary>Metadata of one pool frame.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public struct FrameInfo
+{
+    /// <summary>Guest-physical address of the next frame in the chain it is on; 0: last.</summary>
+    public ulong Next;
+
+    /// <summary>Oldest epoch that may read the copy.</summary>
+    public ulong BeginEpoch;
+}

@@ -1,0 +1,120 @@
+using System.Runtime.InteropServices;
+
+namespace Privy.Kernel;
+
+/// <summary>What the ring 0 page-fault stub leaves on the RSP0 stack; the hardware's part begins at <see cref="Error"/>.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public struct TrapFrame
+{
+    /// <summary>Faulting address (CR2).</summary>
+    public ulong Cr2;
+
+    /// <summary>The program's rax.</summary>
+    public ulong Rax;
+
+    /// <summary>Page-fault error code (Intel SDM vol. 3, 4.7).</summary>
+    public ulong Error;
+
+    /// <summary>Interrupted rip.</summary>
+    public ulong Rip;
+
+    /// <summary>Interrupted cs.</summary>
+    public ulong Cs;
+
+    /// <summary>Interrupted rflags.</summary>
+    public ulong Rflags;
+
+    /// <summary>Interrupted rsp.</summary>
+    public ulong Rsp;
+
+    /// <summary>Interrupted ss.</summary>
+    public ulong Ss;
+}
+
+/// <summary>The words through which the host, the kernel and the stubs of one vCPU talk. Lies at the start of the vCPU's area.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct VcpuArea
+{
+    /// <summary>The kernel's state.</summary>
+    public KernelState* Kernel;
+
+    /// <summary>Index of this vCPU.</summary>
+    public int Index;
+
+    /// <summary>Index of the address space the vCPU runs in; written by the host.</summary>
+    public int Space;
+
+    /// <summary>Guest-physical address of the root the vCPU last loaded; written by the host before each entry.</summary>
+    public ulong LoadedRoot;
+
+    /// <summary>1 while the vCPU may execute in the guest. The host sets it (with a full fence) before it looks at <see cref="FlushPending"/>.</summary>
+    public int InGuest;
+
+    /// <summary>1: translations must be flushed before the next entry.</summary>
+    public int FlushPending;
+
+    /// <summary>Not 0: the kernel must leave to the host instead of returning to the program; see <see cref="ExitReason"/>.</summary>
+    public int ExitRequest;
+
+    /// <summary>Signal code of a fault the kernel could not resolve: SEGV_MAPERR (1) or SEGV_ACCERR (2).</summary>
+    public int FaultCode;
+
+    /// <summary>Address of the fault the kernel could not resolve.</summary>
+    public ulong FaultAddress;
+
+    /// <summary>Page-fault error code of it.</summary>
+    public ulong FaultError;
+
+    /// <summary>The trap frame on this vCPU's RSP0 stack.</summary>
+    public TrapFrame* Trap;
+
+    /// <summary>Request to the host: a <see cref="HostRequest"/>.</summary>
+    public ulong Request;
+
+    /// <summary>First argument of the request.</summary>
+    public ulong RequestArg0;
+
+    /// <summary>Second argument of the request.</summary>
+    public ulong RequestArg1;
+
+    /// <summary>The host's answer.</summary>
+    public ulong RequestResult;
+
+    /// <summary>Result of a kernel function the host called.</summary>
+    public ulong CallResult;
+
+    /// <summary>Page faults taken.</summary>
+    public ulong Faults;
+
+    /// <summary>Pages copied for snapshots by faults of this vCPU.</summary>
+    public ulong PcowCopies;
+}
+
+/// <summary>Bits of <see cref="VcpuArea.ExitRequest"/>.</summary>
+public static class ExitReason
+{
+    /// <summary>The host wants the vCPU: a signal to deliver, the world to stop.</summary>
+    public const int Host = 1;
+
+    /// <summary>The program made a bad access; see <see cref="VcpuArea.FaultAddress"/>.</summary>
+    public const int Fault = 2;
+}
+
+/// <summary>What the kernel may ask of the host while it runs (<see cref="VcpuArea.Request"/>).</summary>
+public static class HostRequest
+{
+    /// <summary>Make the memory slot that holds guest-physical address Arg0. Result: 0 or a negative errno.</summary>
+    public const ulong NeedSlot = 1;
+
+    /// <summary>Make vCPU Arg0 flush its translations: it must have left the guest when the call returns (<see cref="VcpuArea.FlushPending"/> is set already).</summary>
+    public const ulong Kick = 2;
+
+    /// <summary>The kernel lock is held by a vCPU that does not run: let others run.</summary>
+    public const ulong Yield = 3;
+
+    /// <summary>An invariant is broken: Arg0 says which, Arg1 is a value for the diagnosis. Does not return.</summary>
+    public const ulong Panic = 4;
+
+    /// <summary>The frame pool is exhausted. Result: 0 when there are frames again, else negative errno (the program gets SIGBUS... or ENOMEM).</summary>
+    public const ulong NeedFrames = 5;
+}
