@@ -1,0 +1,45 @@
+namespace Privy.Hypervisor.Syscalls;
+
+/// <summary>What a system call may ask of the thread that makes it. Implemented by the guest thread.</summary>
+public interface ISyscallContext
+{
+    /// <summary>
+    /// True in a snapshot: pages may be copies, so the host kernel must not be given the program's pointers (rule 6);
+    /// everything goes through buffers filled by <see cref="TryRead"/> and <see cref="TryWrite"/>.
+    /// </summary>
+    bool Translates { get; }
+
+    /// <summary>Process id as the program sees it.</summary>
+    int ProcessId { get; }
+
+    /// <summary>Absolute path of the program, for /proc/self/exe.</summary>
+    string ProgramPath { get; }
+
+    /// <summary>
+    /// Rules 1 and 2, only where <see cref="Translates"/> is false: makes a range safe for the host kernel to write, and
+    /// records it as an output of the call in flight until <see cref="EndOutputs"/>. Ranges may span mappings.
+    /// </summary>
+    /// <returns>False when some page is not mapped writable: the call fails with EFAULT.</returns>
+    bool PrepareOutput(ulong address, ulong length);
+
+    /// <summary>The call in flight has ended: forgets its outputs.</summary>
+    void EndOutputs();
+
+    /// <summary>Copies from the program's memory. False on a page that is not mapped readable.</summary>
+    bool TryRead(ulong address, Span<byte> destination);
+
+    /// <summary>Copies into the program's memory. False on a page that is not mapped writable.</summary>
+    bool TryWrite(ulong address, ReadOnlySpan<byte> source);
+
+    /// <summary>
+    /// Makes a system call on the thread's host thread. A signal for the program interrupts it (EINTR), also when it
+    /// arrived just before. Result as from the kernel: negative errno on failure.
+    /// </summary>
+    long HostCall(long number, ulong a0 = 0, ulong a1 = 0, ulong a2 = 0, ulong a3 = 0, ulong a4 = 0, ulong a5 = 0);
+
+    /// <summary>Queues SIGPIPE to the calling thread, as the kernel does with a write that fails with EPIPE.</summary>
+    void RaiseSigpipe();
+
+    /// <summary>True for a descriptor of the hypervisor: the program must not see or close it.</summary>
+    bool IsReservedDescriptor(int descriptor);
+}
