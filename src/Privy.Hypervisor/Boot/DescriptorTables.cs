@@ -1,0 +1,46 @@
+using Privy.Kernel;
+
+namespace Privy.Hypervisor.Boot;
+
+/// <summary>Writes the GDT, TSS and IDT of a vCPU (Intel SDM vol. 3, 3.4.5, 6.14, 7.7).</summary>
+internal static unsafe class DescriptorTables
+{
+    internal const ushort GdtLimit = 0x4F;
+    internal const ushort TssLimit = 0x67;
+    internal const ushort IdtLimit = (32 * 16) - 1;
+
+    internal static void Write(ulong area, VcpuStubs stubs)
+    {
+        var gdt = (ulong*)(area + VcpuLayout.Gdt);
+        gdt[Selectors.KernelCode >> 3] = 0x00AF_9B00_0000_FFFF;
+        gdt[Selectors.KernelData >> 3] = 0x00CF_9300_0000_FFFF;
+        gdt[Selectors.UserCode32 >> 3] = 0x00CF_FB00_0000_FFFF;
+        gdt[Selectors.UserData >> 3] = 0x00CF_F300_0000_FFFF;
+        gdt[Selectors.UserCode >> 3] = 0x00AF_FB00_0000_FFFF;
+        var tss = area + VcpuLayout.Tss;
+        gdt[Selectors.TaskState >> 3] = TssLimit | ((tss & 0xFF_FFFF) << 16) | (0x8BUL << 40) | ((tss >> 24 & 0xFF) << 56);
+        gdt[(Selectors.TaskState >> 3) + 1] = tss >> 32;
+
+        *(ulong*)(tss + 4) = area + VcpuLayout.Rsp0Top;
+        *(ushort*)(tss + 102) = TssLimit + 1; // no I/O permission bitmap: every port faults
+
+        const ulong gateDpl0 = 0x8E00;
+        const ulong gateDpl3 = 0xEE00;
+        var idt = (ulong*)(area + VcpuLayout.Idt);
+        for (var vector = 0; vector < stubs.Vectors.Length; vector++)
+        {
+            // int3 and into are instructions of the program; the others must not be raised by INT n.
+            var gate = vector is 3 or 4 ? gateDpl3 : gateDpl0;
+            var target = stubs.Vectors[vector];
+            idt[2 * vector] = (target & 0xFFFF) | ((ulong)Selectors.KernelCode << 16) | (gate << 32) | ((target >> 16 & 0xFFFF) << 48);
+            idt[(2 * vector) + 1] = target >> 32;
+        }
+
+        var frame = (ulong*)(area + VcpuLayout.HandlerFrame);
+        frame[0] = stubs.FaultHandler;
+        frame[1] = Selectors.UserCode;
+        frame[2] = 2;
+        frame[3] = area + VcpuLayout.StackTop;
+        frame[4] = Selectors.UserData;
+    }
+}

@@ -1,0 +1,321 @@
+using System.Runtime.CompilerServices;
+using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Memory;
+using Privy.Kernel;
+using Privy.Kvm;
+
+namespace Privy.Hypervisor.Boot;
+
+/// <summary>The VM of one privileged process: kernel region, window, frame pool, slots and vCPUs.</summary>
+public sealed unsafe class Machine
+{
+    private const ulong SpacesOffset = 0x4000;
+    private const ulong SlotBitmapOffset = 0x20000;
+    private const ulong PoolVirtual = 0x0A00_0000_0000;
+
+    private readonly VirtualMachine _vm;
+    private readonly CpuidEntry[] _cpuid;
+    private readonly ulong _xcr0;
+    private readonly Stack<Vcpu> _idle = new();
+    private readonly Vcpu?[] _vcpus = new Vcpu?[Layout.MaxVcpus];
+    private readonly Lock _lock = new();
+    private int _vcpuCount;
+    private bool _syscallProbed;
+
+    private Machine(VirtualMachine vm, CpuidEntry[] cpuid, ulong xcr0, GuestPhysicalMap map)
+    {
+        _vm = vm;
+        _cpuid = cpuid;
+        _xcr0 = xcr0;
+        Map = map;
+        HostMemory.Reserve(Layout.KernelBase, map.KernelSize, HostMemory.PROT_READ | HostMemory.PROT_WRITE, "kernel region");
+        HostMemory.Reserve(PoolVirtual, map.PoolSize, HostMemory.PROT_READ | HostMemory.PROT_WRITE, "frame pool");
+        HostMemory.Reserve(Layout.WindowBase, map.WindowSize, HostMemory.PROT_NONE, "window");
+        // 2 MB frames: one host fault makes 512 frames ready for the copies that follow.
+        _ = HostMemory.Advise(PoolVirtual, map.PoolSize, HostMemory.MADV_HUGEPAGE);
+
+        State = (KernelState*)Layout.KernelBase;
+        Slots = new SlotMap(vm, State, map, PoolVirtual);
+    }
+
+    /// <summary>The kernel's state, in memory shared with the guest.</summary>
+    public KernelState* State { get; }
+
+    /// <summary>The kernel image as loaded.</summary>
+    public KernelImage Image { get; private set; } = null!;
+
+    /// <summary>The host's vDSO pages, mapped into the guest; null when there are none.</summary>
+    internal Vdso? Vdso { get; private set; }
+
+    /// <summary>The kernel's functions.</summary>
+    internal KernelCalls Kernel { get; private set; } = null!;
+
+    internal GuestPhysicalMap Map { get; }
+
+    internal SlotMap Slots { get; }
+
+    /// <summary>
+    /// True where SYSCALL at CPL 3 arrives at LSTAR in ring 0 (hardware); false on paravirtual KVM. Known after the first call.
+    /// </summary>
+    public bool SyscallEntersRing0 { get; private set; }
+
+    /// <summary>True when programs may use RDFSBASE and its kin (CPUID leaf 7, EBX bit 0).</summary>
+    internal bool HasFsGsBase { get; private set; }
+
+    /// <summary>Creates the VM, loads the kernel and makes its tables.</summary>
+    /// <exception cref="KvmException">A call to KVM or for memory failed.</exception>
+    public static Machine Create(KvmSystem kvm, ulong memoryBytes)
+    {
+        foreach (var needed in (ReadOnlySpan<KvmCapability>)[KvmCapability.UserMemory, KvmCapability.SyncRegs, KvmCapability.ImmediateExit, KvmCapability.Xcrs])
+        {
+            if (kvm.Check(needed) == 0)
+                throw new KvmException($"KVM lacks capability {needed}; Linux 4.17 or newer has it", Errno.ENOSYS);
+        }
+
+        var cpuid = kvm.SupportedCpuid();
+        var map = GuestPhysicalMap.Plan(memoryBytes, PhysicalBits(cpuid));
+        var machine = new Machine(kvm.CreateVirtualMachine(), cpuid, HostProcessor.Xcr0() & SupportedXcr0(cpuid), map);
+        foreach (ref readonly var entry in cpuid.AsSpan())
+            machine.HasFsGsBase |= entry is { Function: 7, Index: 0 } && (entry.Ebx & 1) != 0;
+        machine.Boot();
+        return machine;
+    }
+
+    /// <summary>Takes an idle vCPU or makes a new one.</summary>
+    internal Vcpu TakeVcpu()
+    {
+        lock (_lock)
+        {
+            if (_idle.TryPop(out var vcpu))
+                return vcpu;
+            var index = _vcpuCount;
+            if (index >= Layout.MaxVcpus)
+                throw new KvmException("too many threads: creating another vCPU", Errno.EAGAIN);
+            var made = CreateVcpu(index);
+            _vcpus[index] = made;
+            _vcpuCount++;
+            return made;
+        }
+    }
+
+    /// <summary>Gives a vCPU back; KVM cannot remove one before the VM ends, so it waits for another thread.</summary>
+    internal void ReturnVcpu(Vcpu vcpu)
+    {
+        lock (_lock)
+            _idle.Push(vcpu);
+    }
+
+    /// <summary>Serves a request of the kernel (<see cref="HostRequest"/>) made on a vCPU.</summary>
+    internal void Serve(Vcpu vcpu)
+    {
+        var area = vcpu.Area;
+        vcpu.Counters.HostRequests++;
+        switch (area->Request)
+        {
+            case HostRequest.NeedSlot:
+                area->RequestResult = (ulong)Slots.Ensure(area->RequestArg0);
+                break;
+            case HostRequest.Kick:
+                _vcpus[area->RequestArg0]!.KickAndWait();
+                area->RequestResult = 0;
+                break;
+            case HostRequest.Yield:
+                Thread.Yield();
+                area->RequestResult = 0;
+                break;
+            case HostRequest.NeedFrames:
+                area->RequestResult = unchecked((ulong)-Errno.ENOMEM);
+                break;
+            default:
+                throw vcpu.Defect($"the kernel gave up: {(area->Request == HostRequest.Panic ? $"invariant {area->RequestArg0} broken, value 0x{area->RequestArg1:x}" : $"unknown request {area->Request}")}");
+        }
+    }
+
+    /// <summary>Learns from the first system call's exit whether SYSCALL enters ring 0.</summary>
+    internal void ProbeSyscall(Vcpu vcpu)
+    {
+        if (_syscallProbed)
+            return;
+        SyscallEntersRing0 = (vcpu.Cpu.GetSystemRegisters().Ss.Dpl & 3) == 0;
+        _syscallProbed = true;
+    }
+
+    /// <summary>Adds up the exits of all vCPUs.</summary>
+    internal ExitCounters TotalExits()
+    {
+        var sum = new ExitCounters();
+        for (var i = 0; i < _vcpuCount; i++)
+            _vcpus[i]!.Counters.AddTo(sum);
+        return sum;
+    }
+
+    /// <summary>Page faults and copies counted by the kernel on all vCPUs.</summary>
+    internal (ulong Faults, ulong Copies) TotalFaults()
+    {
+        ulong faults = 0, copies = 0;
+        for (var i = 0; i < _vcpuCount; i++)
+        {
+            faults += _vcpus[i]!.Area->Faults;
+            copies += _vcpus[i]!.Area->PcowCopies;
+        }
+
+        return (faults, copies);
+    }
+
+    /// <summary>vCPUs that are not idle.</summary>
+    internal int VcpusInUse
+    {
+        get
+        {
+            lock (_lock)
+                return _vcpuCount - _idle.Count;
+        }
+    }
+
+    private static ulong SupportedXcr0(CpuidEntry[] cpuid)
+    {
+        foreach (ref readonly var entry in cpuid.AsSpan())
+        {
+            if (entry is { Function: 0xD, Index: 0 })
+                return entry.Eax | ((ulong)entry.Edx << 32);
+        }
+
+        return 3;
+    }
+
+    private static int PhysicalBits(CpuidEntry[] cpuid)
+    {
+        foreach (ref readonly var entry in cpuid.AsSpan())
+        {
+            if (entry.Function == 0x8000_0008)
+            {
+                // Bits 23:16 narrow the width for guests, where set.
+                var guest = (int)(entry.Eax >> 16 & 0xFF);
+                var width = (int)(entry.Eax & 0xFF);
+                return guest != 0 ? Math.Min(guest, width) : width;
+            }
+        }
+
+        return 36;
+    }
+
+    /// <summary>Host address of a pool frame.</summary>
+    internal byte* PoolHost(ulong physical) => (byte*)(physical - Layout.PoolPhysical + PoolVirtual);
+
+    /// <summary>Makes a vCPU flush its translations before it executes another instruction of the guest.</summary>
+    internal void FlushVcpu(int index)
+    {
+        var vcpu = _vcpus[index]!;
+        Volatile.Write(ref vcpu.Area->FlushPending, 1);
+        vcpu.KickAndWait();
+    }
+
+    private void Boot()
+    {
+        var state = State;
+        *state = default;
+        state->KernelBase = Layout.KernelBase;
+        state->KernelPhysical = Map.KernelPhysical;
+        state->DirectBase = Layout.DirectBase;
+        state->PhysicalEnd = Map.PhysicalEnd;
+        state->WindowBase = Layout.WindowBase;
+        state->WindowEnd = Layout.WindowBase + Map.WindowSize;
+        state->WindowPhysical = Map.WindowPhysical;
+        state->PoolStart = Layout.PoolPhysical;
+        state->PoolNext = Layout.PoolPhysical;
+        state->PoolEnd = Map.PoolEnd;
+        state->Epoch = 1;
+        state->VcpuAreas = Layout.KernelBase + Layout.VcpuOffset;
+        state->SlotBitmap = (ulong*)(Layout.KernelBase + SlotBitmapOffset);
+        state->Spaces = (Space*)(Layout.KernelBase + SpacesOffset);
+
+        var frames = Layout.KernelBase + Layout.TableOffset;
+        var links = Align(frames + (Map.PoolSize / Layout.PageSize * (ulong)sizeof(FrameInfo)));
+        var tablePages = (Layout.KernelBase + Map.KernelSize - links) / (Layout.PageSize + sizeof(ulong));
+        state->Frames = (FrameInfo*)frames;
+        state->TableLinks = (ulong*)links;
+        state->TableStart = Align(links + (tablePages * sizeof(ulong)));
+        state->TableNext = state->TableStart;
+        state->TableEnd = Layout.KernelBase + Map.KernelSize;
+        for (var i = 0; i < Layout.MaxSpaces; i++)
+            state->Spaces[i].Vmas = (Vma*)(Layout.KernelBase + Layout.VmaOffset + ((ulong)i * Layout.MaxVmas * Vma.Size));
+
+        LoadImage();
+        BuildTables(state);
+        Slots.Add(Map.KernelPhysical, Layout.KernelBase, Map.KernelSize);
+        if (Vdso is { } vdso)
+            Slots.Add(Layout.VdsoPhysical, vdso.Start, vdso.End - vdso.Start);
+        Kernel = new KernelCalls(Image);
+    }
+
+    private void LoadImage()
+    {
+        var address = Layout.KernelBase + Layout.ImageOffset;
+        var (code, symbols) = KernelImports.Assemble(address);
+        code.CopyTo(new Span<byte>((void*)address, code.Length));
+        const ulong importsRoom = 0x1000;
+        Image = KernelImage.Load(address + importsRoom, symbols);
+        if ((ulong)Image.Bytes.Length > Layout.VcpuOffset - Layout.ImageOffset - importsRoom)
+            throw new InvalidOperationException($"the kernel image has {Image.Bytes.Length} bytes, more than its place holds");
+        Image.Bytes.CopyTo(new Span<byte>((void*)(address + importsRoom), Image.Bytes.Length));
+    }
+
+    private void BuildTables(KernelState* state)
+    {
+        var tables = new BootTables(state);
+        var executableEnd = Layout.VcpuOffset + (Layout.MaxVcpus * Layout.VcpuStride);
+        tables.MapLarge(Layout.KernelBase, Map.KernelPhysical, executableEnd, execute: true);
+        tables.MapLarge(Layout.KernelBase + executableEnd, Map.KernelPhysical + executableEnd, Map.KernelSize - executableEnd, execute: false);
+        tables.MapPage(Layout.DoorbellVirtual, Layout.DoorbellPhysical, write: true, execute: false);
+        const ulong directoryPointersSpan = 512 * Layout.Gigabyte;
+        for (ulong physical = 0; physical < Map.PhysicalEnd; physical += directoryPointersSpan)
+        {
+            var made = tables.MakeDirectoryPointers(Layout.DirectBase + physical);
+            if (physical == 0)
+                state->DirectTables = made;
+        }
+
+        Vdso = Vdso.Find();
+        if (Vdso is { } vdso)
+        {
+            for (var page = vdso.Start; page < vdso.End; page += Layout.PageSize)
+                tables.MapPage(page, Layout.VdsoPhysical + (page - vdso.Start), write: false, execute: page >= vdso.ImageBase);
+        }
+
+        state->TemplateRoot = tables.Root;
+    }
+
+    private Vcpu CreateVcpu(int index)
+    {
+        var stubs = VcpuStubs.Assemble(index, Image.Symbol("privy_page_fault"));
+        var area = VcpuLayout.AreaOf(index);
+        stubs.Code.CopyTo(new Span<byte>((void*)(area + VcpuLayout.Code), stubs.Code.Length));
+        DescriptorTables.Write(area, stubs);
+        var shared = (VcpuArea*)area;
+        shared->Kernel = State;
+        shared->Index = index;
+        shared->Trap = (TrapFrame*)(area + VcpuLayout.Rsp0Top - (ulong)sizeof(TrapFrame));
+
+        var cpu = _vm.CreateVcpu(index);
+        var cpuid = (CpuidEntry[])_cpuid.Clone();
+        foreach (ref var entry in cpuid.AsSpan())
+        {
+            const uint osxsave = 1 << 27;
+            if (entry.Function == 1)
+                entry.Ecx |= osxsave;
+        }
+
+        cpu.SetCpuid(cpuid);
+        cpu.SetXcr0(_xcr0);
+        cpu.TryClearTscOffset();
+        cpu.SetMsrs([
+            new MsrEntry { Index = 0xC000_0081, Data = ((ulong)Selectors.UserCode32 << 48) | ((ulong)Selectors.KernelCode << 32) }, // STAR
+            new MsrEntry { Index = 0xC000_0082, Data = stubs.SyscallEntry }, // LSTAR
+            new MsrEntry { Index = 0xC000_0084, Data = 0x4_7700 }, // FMASK: TF, IF, DF, IOPL, NT, AC
+        ]);
+        return new Vcpu(this, cpu, stubs, shared);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static ulong Align(ulong value) => (value + Layout.PageSize - 1) & ~(Layout.PageSize - 1);
+}

@@ -1,0 +1,424 @@
+using Privy.Hypervisor.Host;
+using Privy.Kernel;
+using Privy.Kvm;
+
+namespace Privy.Hypervisor.Boot;
+
+/// <summary>Why a vCPU came back to its thread, always at a boundary where the program's registers are known.</summary>
+internal enum VcpuExit
+{
+    /// <summary>The program executed SYSCALL; its registers stand after the instruction.</summary>
+    Syscall,
+
+    /// <summary>Somebody wanted the vCPU (<see cref="Vcpu.RequestExit"/>).</summary>
+    Kicked,
+
+    /// <summary>A page fault the kernel could not resolve; see <see cref="VcpuArea.FaultAddress"/>.</summary>
+    Fault,
+
+    /// <summary>Another exception; see <see cref="Vcpu.Vector"/>.</summary>
+    Exception,
+
+    /// <summary>The host has no memory behind an address that the guest maps (a file cut short under a mapping).</summary>
+    HostFault,
+}
+
+/// <summary>One vCPU with its area: entering the program, coming back from it, and calling the kernel.</summary>
+internal sealed unsafe class Vcpu
+{
+    private const uint UserFlagsFixed = 0x202; // bit 1 is always set; IF as Linux programs see it
+    private const ulong ResumeFlag = 1UL << 16;
+
+    private readonly Machine _machine;
+    private readonly ulong _base;
+    private GuestRegisters _user;
+    private bool _ring0;
+    private bool _userDirty;
+    private bool _aliasLoaded;
+    private bool _userBoundary = true;
+
+    internal Vcpu(Machine machine, VirtualCpu cpu, VcpuStubs stubs, VcpuArea* area)
+    {
+        _machine = machine;
+        Cpu = cpu;
+        Stubs = stubs;
+        Area = area;
+        _base = (ulong)area;
+    }
+
+    internal VirtualCpu Cpu { get; }
+
+    internal VcpuStubs Stubs { get; }
+
+    internal VcpuArea* Area { get; }
+
+    /// <summary>Thread id of the host thread that runs the vCPU; 0: none.</summary>
+    internal int HostThreadId { get; set; }
+
+    /// <summary>The program's registers. Valid while the vCPU is out of the guest; changes are taken over by the next entry.</summary>
+    internal ref GuestRegisters User
+    {
+        get
+        {
+            _userDirty = true;
+            return ref _user;
+        }
+    }
+
+    /// <summary>Vector of the last <see cref="VcpuExit.Exception"/>.</summary>
+    internal int Vector { get; private set; }
+
+    /// <summary>Error code of it.</summary>
+    internal ulong ErrorCode { get; private set; }
+
+    /// <summary>Exits by cause, for statistics.</summary>
+    internal ExitCounters Counters { get; } = new();
+
+    /// <summary>The last exits, for the diagnosis of a defect.</summary>
+    internal ExitLog Log { get; } = new();
+
+    /// <summary>Sets the vCPU up to start a thread of the program at CPL 3.</summary>
+    internal void Start(in GuestRegisters registers, ulong fsBase, ulong gsBase, int space)
+    {
+        Area->Space = space;
+        Area->FlushPending = 0;
+        Area->ExitRequest = 0;
+        Area->InGuest = 0;
+        var root = _machine.State->Spaces[space].Root;
+        Cpu.SetSystemRegisters(UserSystemRegisters(root, fsBase, gsBase));
+        Area->LoadedRoot = root;
+        _aliasLoaded = false;
+        _ring0 = false;
+        _userBoundary = true;
+        _user = registers;
+        _userDirty = true;
+    }
+
+    /// <summary>Makes the vCPU come to a boundary soon: it returns from <see cref="Run"/>, or does not enter.</summary>
+    internal void RequestExit()
+    {
+        Interlocked.Or(ref Area->ExitRequest, ExitReason.Host);
+        Kick();
+    }
+
+    /// <summary>Makes the vCPU leave the guest if it is in it, at whatever instruction.</summary>
+    internal void Kick()
+    {
+        Interlocked.MemoryBarrier();
+        if (Volatile.Read(ref Area->InGuest) == 0)
+            return;
+        Volatile.Write(ref Cpu.Run->ImmediateExit, 1);
+        HostThread.Kick(HostThreadId);
+    }
+
+    /// <summary>Kicks the vCPU and waits until it has left the guest once: its next entry flushes if <see cref="VcpuArea.FlushPending"/> is set.</summary>
+    internal void KickAndWait()
+    {
+        Kick();
+        var spinner = default(SpinWait);
+        while (Volatile.Read(ref Area->InGuest) != 0 && Volatile.Read(ref Area->FlushPending) != 0)
+            spinner.SpinOnce(sleep1Threshold: 200);
+    }
+
+    /// <summary>Base of the program's FS segment; programs may have changed it themselves (WRFSBASE).</summary>
+    internal (ulong Fs, ulong Gs) GetBases()
+    {
+        var registers = Cpu.GetSystemRegisters();
+        return (registers.Fs.Base, registers.Gs.Base);
+    }
+
+    internal void SetFsBase(ulong value)
+    {
+        var registers = Cpu.GetSystemRegisters();
+        registers.Fs.Base = value;
+        Cpu.SetSystemRegisters(registers);
+    }
+
+    internal void SetGsBase(ulong value)
+    {
+        var registers = Cpu.GetSystemRegisters();
+        registers.Gs.Base = value;
+        Cpu.SetSystemRegisters(registers);
+    }
+
+    /// <summary>Runs the program until something needs the thread.</summary>
+    internal VcpuExit Run()
+    {
+        if (_userDirty)
+            ApplyUser();
+        while (true)
+        {
+            if (!TryEnter(out var errno))
+                return VcpuExit.Kicked;
+
+            var run = Cpu.Run;
+            if (errno != 0)
+            {
+                if (errno is not Errno.EINTR and not Errno.EAGAIN)
+                {
+                    if (errno == Errno.EFAULT && !InKernel(run->Registers.Rip))
+                    {
+                        Capture(run->Registers.Rip, run->Registers.Rflags, ring0: false);
+                        return VcpuExit.HostFault;
+                    }
+
+                    throw Defect($"KVM_RUN failed with errno {errno}");
+                }
+
+                if (AtBoundaryAfterKick())
+                    return VcpuExit.Kicked;
+                continue;
+            }
+
+            if (run->ExitReason == KvmExit.Interrupted)
+            {
+                if (AtBoundaryAfterKick())
+                    return VcpuExit.Kicked;
+                continue;
+            }
+
+            switch (Doorbell(run))
+            {
+                case Layout.DoorbellSyscall:
+                    Counters.Syscalls++;
+                    _machine.ProbeSyscall(this);
+                    Capture(run->Registers.Rcx, run->Registers.R11, _machine.SyscallEntersRing0);
+                    return VcpuExit.Syscall;
+                case Layout.DoorbellHost:
+                    _machine.Serve(this);
+                    break;
+                case Layout.DoorbellUserExit:
+                    Counters.KernelExits++;
+                    return LeaveHandler();
+                case >= Layout.DoorbellException and var bell:
+                    Counters.Exceptions++;
+                    LeaveException((int)((bell - Layout.DoorbellException) / 8));
+                    return VcpuExit.Exception;
+                default:
+                    throw Defect($"unknown doorbell 0x{run->MmioAddress:x}");
+            }
+        }
+    }
+
+    /// <summary>Runs a function of the kernel on this vCPU, which must be at a boundary; other threads go on.</summary>
+    internal long CallKernel(ulong function, ulong a0 = 0, ulong a1 = 0, ulong a2 = 0, ulong a3 = 0)
+    {
+        Counters.KernelCalls++;
+        if (!_userDirty)
+            _userDirty = true;
+        ref var registers = ref Cpu.Registers;
+        registers = default;
+        registers.Rax = function;
+        registers.Rdi = (ulong)Area;
+        registers.Rsi = a0;
+        registers.Rdx = a1;
+        registers.Rcx = a2;
+        registers.R8 = a3;
+        registers.Rip = Stubs.Call;
+        registers.Rsp = _base + VcpuLayout.StackTop;
+        registers.Rflags = 2;
+        Cpu.MarkRegistersDirty();
+        _userBoundary = false;
+        while (true)
+        {
+            TryEnter(out var errno);
+            if (errno is Errno.EINTR or Errno.EAGAIN || (errno == 0 && Cpu.Run->ExitReason == KvmExit.Interrupted))
+                continue;
+            if (errno != 0)
+                throw Defect($"KVM_RUN failed with errno {errno} in a kernel call");
+            switch (Doorbell(Cpu.Run))
+            {
+                case Layout.DoorbellCallDone:
+                    _userBoundary = true;
+                    return (long)Area->CallResult;
+                case Layout.DoorbellHost:
+                    _machine.Serve(this);
+                    break;
+                default:
+                    throw Defect($"doorbell 0x{Cpu.Run->MmioAddress:x} in a kernel call");
+            }
+        }
+    }
+
+    /// <summary>Registers and the last exits, for a defect of Privy itself.</summary>
+    internal InvalidOperationException Defect(string what) => new($"{what}\n{Diagnostics.Describe(this)}");
+
+    internal bool InKernel(ulong rip) => rip - Layout.KernelBase < _machine.Map.KernelSize;
+
+    private bool TryEnter(out int errno)
+    {
+        errno = 0;
+        var run = Cpu.Run;
+        run->ImmediateExit = 0;
+        Volatile.Write(ref Area->InGuest, 1);
+        // The other side sets its word and then looks at InGuest; each must see the other's store (design, section 4, TLB).
+        Interlocked.MemoryBarrier();
+        if (_userBoundary && Volatile.Read(ref Area->ExitRequest) != 0)
+        {
+            Volatile.Write(ref Area->InGuest, 0);
+            return false;
+        }
+
+        var root = _machine.State->Spaces[Area->Space].Root;
+        if (Volatile.Read(ref Area->FlushPending) != 0 || Area->LoadedRoot != root)
+            LoadRoot(root);
+        Log.Enter(run->Registers.Rip);
+        errno = Cpu.Enter();
+        Volatile.Write(ref Area->InGuest, 0);
+        _userBoundary = false;
+        Log.Exit(run->ExitReason, errno, run->MmioAddress, run->Registers.Rip);
+        return true;
+    }
+
+    private void LoadRoot(ulong root)
+    {
+        Counters.RootLoads++;
+        Volatile.Write(ref Area->FlushPending, 0);
+        // Loading the same root again flushes nothing under shadow paging; its alias does.
+        _aliasLoaded = Area->LoadedRoot == root && !_aliasLoaded;
+        Area->LoadedRoot = root;
+        var registers = Cpu.GetSystemRegisters();
+        registers.Cr3 = _aliasLoaded ? _machine.State->Spaces[Area->Space].AliasRoot : root;
+        Cpu.SetSystemRegisters(registers);
+    }
+
+    private ulong Doorbell(RunPage* run)
+    {
+        if (run->ExitReason != KvmExit.Mmio || run->MmioIsWrite == 0 || run->MmioAddress - Layout.DoorbellPhysical >= Layout.PageSize)
+            throw Defect($"unexpected exit: {KvmExit.Name(run->ExitReason)} 0x{run->MmioAddress:x}");
+        return run->MmioAddress - Layout.DoorbellPhysical;
+    }
+
+    private void Capture(ulong rip, ulong flags, bool ring0)
+    {
+        _user = Cpu.Registers;
+        _user.Rip = rip;
+        // RF may be left set by an exit in mid-instruction; the program never sees it.
+        _user.Rflags = flags & ~ResumeFlag;
+        _ring0 = ring0;
+        _userDirty = false;
+        _userBoundary = true;
+    }
+
+    private void ApplyUser()
+    {
+        _userDirty = false;
+        ref var registers = ref Cpu.Registers;
+        registers = _user;
+        registers.Rflags |= UserFlagsFixed;
+        if (_ring0)
+        {
+            if (_user.Rcx == _user.Rip && _user.R11 == registers.Rflags)
+            {
+                registers.Rip = Stubs.SyscallReturn;
+                registers.Rflags = 2;
+            }
+            else
+            {
+                var frame = (ulong*)(_base + VcpuLayout.ReturnFrame);
+                frame[0] = _user.Rip;
+                frame[1] = Selectors.UserCode;
+                frame[2] = registers.Rflags;
+                frame[3] = _user.Rsp;
+                frame[4] = Selectors.UserData;
+                registers.Rip = Stubs.InterruptReturn;
+                registers.Rsp = (ulong)frame;
+                registers.Rflags = 2;
+            }
+        }
+
+        Cpu.MarkRegistersDirty();
+        _userBoundary = true;
+    }
+
+    /// <summary>After a kick: true when the program's registers are at hand; false when the kernel must first come to its end.</summary>
+    private bool AtBoundaryAfterKick()
+    {
+        Counters.Kicks++;
+        ref var registers = ref Cpu.Registers;
+        var rip = registers.Rip;
+        if (!InKernel(rip))
+        {
+            Capture(rip, registers.Rflags, ring0: false);
+            return true;
+        }
+
+        if (rip == Stubs.SyscallEntry)
+        {
+            // SYSCALL was executed, its doorbell not: let the program execute it again.
+            const ulong syscallLength = 2;
+            Capture(registers.Rcx - syscallLength, registers.R11, _machine.SyscallEntersRing0);
+            _userDirty = true;
+            return true;
+        }
+
+        if (rip == Stubs.SyscallReturn)
+        {
+            Capture(registers.Rcx, registers.R11, ring0: true);
+            return true;
+        }
+
+        if (rip == Stubs.InterruptReturn)
+        {
+            var frame = (ulong*)(_base + VcpuLayout.ReturnFrame);
+            var rsp = frame[3];
+            Capture(frame[0], frame[2], ring0: true);
+            _user.Rsp = rsp;
+            _userDirty = true;
+            return true;
+        }
+
+        if (rip > Stubs.FaultCheck && rip <= Stubs.FaultReturn)
+        {
+            registers.Rip = Stubs.FaultCheck;
+            Cpu.MarkRegistersDirty();
+        }
+
+        return false;
+    }
+
+    private VcpuExit LeaveHandler()
+    {
+        var trap = Area->Trap;
+        Capture(trap->Rip, trap->Rflags, ring0: false);
+        _user.Rsp = trap->Rsp;
+        _userDirty = true;
+        return (Interlocked.And(ref Area->ExitRequest, ~ExitReason.Fault) & ExitReason.Fault) != 0 ? VcpuExit.Fault : VcpuExit.Kicked;
+    }
+
+    private void LeaveException(int vector)
+    {
+        Vector = vector;
+        var frame = (ulong*)Cpu.Registers.Rsp;
+        var hasErrorCode = vector is 8 or (>= 10 and <= 14) or 17 or 21;
+        ErrorCode = hasErrorCode ? *frame++ : 0;
+        if (InKernel(frame[0]))
+            throw Defect($"exception {vector} (error code 0x{ErrorCode:x}) in the kernel at 0x{frame[0]:x}");
+        var rsp = frame[3];
+        Capture(frame[0], frame[2], ring0: true);
+        _user.Rsp = rsp;
+        _userDirty = true;
+    }
+
+    private SystemRegisters UserSystemRegisters(ulong root, ulong fsBase, ulong gsBase)
+    {
+        // Start from what KVM gives a vCPU, so that fields unknown here (APIC base) keep their values.
+        var value = Cpu.GetSystemRegisters();
+        var data = new Segment { Limit = 0xFFFF_FFFF, Selector = Selectors.UserData, Type = 3, Present = 1, Dpl = 3, Db = 1, S = 1, G = 1 };
+        value.Cs = new Segment { Limit = 0xFFFF_FFFF, Selector = Selectors.UserCode, Type = 11, Present = 1, Dpl = 3, S = 1, L = 1, G = 1 };
+        value.Ds = value.Es = value.Ss = data;
+        value.Fs = value.Gs = data with { Selector = 0 };
+        value.Fs.Base = fsBase;
+        value.Gs.Base = gsBase;
+        value.Tr = new Segment { Base = _base + VcpuLayout.Tss, Limit = DescriptorTables.TssLimit, Selector = Selectors.TaskState, Type = 11, Present = 1 };
+        value.Ldt = new Segment { Unusable = 1 };
+        value.Gdt = new DescriptorTable { Base = _base + VcpuLayout.Gdt, Limit = DescriptorTables.GdtLimit };
+        value.Idt = new DescriptorTable { Base = _base + VcpuLayout.Idt, Limit = DescriptorTables.IdtLimit };
+        const ulong fsgsbase = 1 << 16;
+        value.Cr0 = 0x8005_0033; // PE MP ET NE WP AM PG
+        value.Cr4 = 0x4_0620 | (_machine.HasFsGsBase ? fsgsbase : 0); // PAE OSFXSR OSXMMEXCPT OSXSAVE
+        value.Cr3 = root;
+        value.Efer = 0xD01; // SCE LME LMA NXE
+        return value;
+    }
+}

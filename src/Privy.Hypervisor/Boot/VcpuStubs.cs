@@ -1,0 +1,198 @@
+using System.Runtime.InteropServices;
+using Iced.Intel;
+using Privy.Kernel;
+using static Iced.Intel.AssemblerRegisters;
+
+namespace Privy.Hypervisor.Boot;
+
+/// <summary>
+/// The assembly of one vCPU: system-call entry, exception entries and the page-fault upcall. Each vCPU has its own copy,
+/// with the addresses of its area as constants, because no register is free at these points.
+/// </summary>
+/// <remarks>
+/// A store to the doorbell page leaves the guest: no memory slot lies behind it (KVM_EXIT_MMIO). The moffs form of MOV
+/// takes a 64-bit address without a register.
+/// </remarks>
+internal sealed class VcpuStubs
+{
+    private const int ExceptionVectors = 32;
+    private const int PageFaultVector = 14;
+
+    private VcpuStubs(byte[] code, ulong[] vectors)
+    {
+        Code = code;
+        Vectors = vectors;
+    }
+
+    internal byte[] Code { get; }
+
+    /// <summary>Entry of exception vector n.</summary>
+    internal ulong[] Vectors { get; }
+
+    /// <summary>Target of SYSCALL.</summary>
+    internal ulong SyscallEntry { get; private init; }
+
+    /// <summary>The SYSRETQ after the doorbell, where ring 0 stands while the host serves a call.</summary>
+    internal ulong SyscallReturn { get; private init; }
+
+    /// <summary>An IRETQ for ring 0, on <see cref="VcpuLayout.ReturnFrame"/>.</summary>
+    internal ulong InterruptReturn { get; private init; }
+
+    /// <summary>CPL 3 page-fault handler.</summary>
+    internal ulong FaultHandler { get; private init; }
+
+    /// <summary>
+    /// The last look at <see cref="VcpuArea.ExitRequest"/> before the program continues. From here to <see cref="FaultReturn"/>
+    /// the code can be started over, so a vCPU kicked in between is set back to here.
+    /// </summary>
+    internal ulong FaultCheck { get; private init; }
+
+    /// <summary>The IRETQ back to the program.</summary>
+    internal ulong FaultReturn { get; private init; }
+
+    /// <summary>Calls the kernel function in rax with the arguments in place, and rings <see cref="Layout.DoorbellCallDone"/>.</summary>
+    internal ulong Call { get; private init; }
+
+    internal static unsafe VcpuStubs Assemble(int index, ulong pageFaultFunction)
+    {
+        var area = VcpuLayout.AreaOf(index);
+        var asm = new Assembler(64);
+        var syscallEntry = asm.CreateLabel("syscall_entry");
+        var syscallReturn = asm.CreateLabel("syscall_return");
+        var interruptReturn = asm.CreateLabel("interrupt_return");
+        var faultEntry = asm.CreateLabel("fault_entry");
+        var faultHandler = asm.CreateLabel("fault_handler");
+        var faultCheck = asm.CreateLabel("fault_check");
+        var faultReturn = asm.CreateLabel("fault_return");
+        var faultExit = asm.CreateLabel("fault_exit");
+        var call = asm.CreateLabel("call");
+        var trap = area + VcpuLayout.Rsp0Top - (ulong)sizeof(TrapFrame);
+
+        asm.Label(ref syscallEntry);
+        Doorbell(asm, Layout.DoorbellSyscall);
+        asm.Label(ref syscallReturn);
+        asm.sysretq();
+
+        asm.Label(ref interruptReturn);
+        asm.iretq();
+
+        // Ring 0, and each instruction here costs 0.6 us where ring 0 is emulated: save what the handler needs, go to CPL 3.
+        asm.Label(ref faultEntry);
+        asm.push(rax);
+        asm.mov(rax, cr2);
+        asm.push(rax);
+        asm.mov(rsp, area + VcpuLayout.HandlerFrame);
+        asm.iretq();
+
+        asm.Label(ref faultHandler);
+        asm.push(rcx);
+        asm.push(rdx);
+        asm.push(rsi);
+        asm.push(rdi);
+        asm.push(r8);
+        asm.push(r9);
+        asm.push(r10);
+        asm.push(r11);
+        asm.cld();
+        asm.mov(rdi, area);
+        asm.mov(rax, pageFaultFunction);
+        asm.call(rax);
+        asm.pop(r11);
+        asm.pop(r10);
+        asm.pop(r9);
+        asm.pop(r8);
+        asm.pop(rdi);
+        asm.pop(rsi);
+        asm.pop(rdx);
+        asm.pop(rcx);
+        asm.mov(rsp, trap + FieldOffset<TrapFrame>(nameof(TrapFrame.Rax)));
+        asm.mov(rax, __[rsp]);
+        asm.lea(rsp, __[rsp + 16]); // past rax and the error code: the hardware's frame
+        asm.Label(ref faultCheck);
+        asm.AddInstruction(Instruction.Create(Iced.Intel.Code.Cmp_rm32_imm8, new MemoryOperand(Register.RIP, (long)(area + FieldOffset<VcpuArea>(nameof(VcpuArea.ExitRequest))), 8), 0));
+        asm.jne(faultExit);
+        asm.Label(ref faultReturn);
+        asm.iretq();
+        asm.Label(ref faultExit);
+        Doorbell(asm, Layout.DoorbellUserExit);
+        asm.jmp(faultCheck);
+
+        asm.Label(ref call);
+        asm.cld();
+        asm.call(rax);
+        asm.mov(rdi, area);
+        asm.mov(__qword_ptr[rdi + (int)FieldOffset<VcpuArea>(nameof(VcpuArea.CallResult))], rax);
+        Doorbell(asm, Layout.DoorbellCallDone);
+        asm.ud2();
+
+        var vectorLabels = new Label[ExceptionVectors];
+        for (var vector = 0; vector < ExceptionVectors; vector++)
+        {
+            vectorLabels[vector] = asm.CreateLabel($"vector_{vector}");
+            asm.Label(ref vectorLabels[vector]);
+            Doorbell(asm, Layout.DoorbellException + (8 * (ulong)vector));
+            asm.hlt();
+        }
+
+        using var stream = new MemoryStream();
+        var result = asm.Assemble(new StreamCodeWriter(stream), area + VcpuLayout.Code, BlockEncoderOptions.ReturnNewInstructionOffsets);
+        var vectors = new ulong[ExceptionVectors];
+        for (var vector = 0; vector < ExceptionVectors; vector++)
+            vectors[vector] = vector == PageFaultVector ? result.GetLabelRIP(faultEntry) : result.GetLabelRIP(vectorLabels[vector]);
+        if (stream.Length > 0x1000)
+            throw new InvalidOperationException($"the stubs take {stream.Length} bytes, a page holds 4096");
+        return new VcpuStubs(stream.ToArray(), vectors)
+        {
+            SyscallEntry = result.GetLabelRIP(syscallEntry),
+            SyscallReturn = result.GetLabelRIP(syscallReturn),
+            InterruptReturn = result.GetLabelRIP(interruptReturn),
+            FaultHandler = result.GetLabelRIP(faultHandler),
+            FaultCheck = result.GetLabelRIP(faultCheck),
+            FaultReturn = result.GetLabelRIP(faultReturn),
+            Call = result.GetLabelRIP(call),
+        };
+    }
+
+    private static ulong FieldOffset<T>(string field) => (ulong)Marshal.OffsetOf<T>(field);
+
+    private static void Doorbell(Assembler asm, ulong offset) =>
+        asm.AddInstruction(Instruction.Create(Iced.Intel.Code.Mov_moffs8_AL, new MemoryOperand(Register.None, Register.None, 1, (long)(Layout.DoorbellVirtual + offset), 8), Register.AL));
+}
+
+/// <summary>The kernel image's imports: what C# cannot express. One copy for all vCPUs.</summary>
+internal static class KernelImports
+{
+    internal static (byte[] Code, Dictionary<string, ulong> Symbols) Assemble(ulong address)
+    {
+        var asm = new Assembler(64);
+        var names = new[] { "privy_doorbell_host", "privy_copy_page", "privy_zero_page", "privy_pause" };
+        var labels = names.Select(name => asm.CreateLabel(name)).ToArray();
+
+        asm.Label(ref labels[0]);
+        asm.AddInstruction(Instruction.Create(Code.Mov_moffs8_AL, new MemoryOperand(Register.None, Register.None, 1, (long)(Layout.DoorbellVirtual + Layout.DoorbellHost), 8), Register.AL));
+        asm.ret();
+
+        // MOVSQ, not MOVSB: fast string bytes (ERMS) are not everywhere.
+        asm.Label(ref labels[1]);
+        asm.mov(ecx, 512);
+        asm.rep.movsq();
+        asm.ret();
+
+        asm.Label(ref labels[2]);
+        asm.xor(eax, eax);
+        asm.mov(ecx, 512);
+        asm.rep.stosq();
+        asm.ret();
+
+        asm.Label(ref labels[3]);
+        asm.pause();
+        asm.ret();
+
+        using var stream = new MemoryStream();
+        var result = asm.Assemble(new StreamCodeWriter(stream), address, BlockEncoderOptions.ReturnNewInstructionOffsets);
+        var symbols = new Dictionary<string, ulong>();
+        for (var i = 0; i < names.Length; i++)
+            symbols[names[i]] = result.GetLabelRIP(labels[i]);
+        return (stream.ToArray(), symbols);
+    }
+}

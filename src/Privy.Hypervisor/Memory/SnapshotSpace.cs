@@ -1,0 +1,357 @@
+using Privy.Hypervisor.Boot;
+using Privy.Hypervisor.Host;
+using Privy.Kernel;
+using static Privy.Hypervisor.Host.HostMemory;
+
+namespace Privy.Hypervisor.Memory;
+
+/// <summary>
+/// The memory of a forked child: main's bytes at the fork, and the child's own pages. What it maps for itself lives in pool
+/// frames and changes its own table alone (rule 6); shared memory alone is a mapping of the host.
+/// </summary>
+internal sealed unsafe class SnapshotSpace : AddressSpace
+{
+    private readonly MainSpace _main;
+    private readonly RangeSet _ownShared = new();
+
+    internal SnapshotSpace(Machine machine, MainSpace main, AddressSpace parent, int index)
+        : base(machine, index)
+    {
+        _main = main;
+        BreakStart = parent.BreakStart;
+        Break = parent.Break;
+        BreakLimit = parent.BreakLimit;
+    }
+
+    internal override bool IsMain => false;
+
+    internal override long Map(Vcpu vcpu, ulong address, ulong length, int protection, int flags, int descriptor, ulong offset)
+    {
+        lock (Changes)
+        {
+            length = PageUp(length);
+            if (length == 0)
+                return -Errno.EINVAL;
+            var shared = (flags & MAP_SHARED) != 0;
+            var anonymous = (flags & MAP_ANONYMOUS) != 0;
+            var isFixed = (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != 0;
+            if (isFixed && (!IsPageAligned(address) || !LinearMap.Contains(Machine.State, address) || !LinearMap.Contains(Machine.State, address + length - 1)))
+                return IsPageAligned(address) ? -Errno.ENOMEM : -Errno.EINVAL;
+            if ((flags & MAP_FIXED_NOREPLACE) != 0 && IsUsed(address, address + length))
+                return -Errno.EEXIST;
+
+            if (shared)
+            {
+                if (isFixed)
+                    return -Errno.ENOMEM; // its place would have to be free in the parent too
+                var placed = _main.MapForChild(length, protection & (PROT_READ | PROT_WRITE), flags & ~(MAP_FIXED | MAP_FIXED_NOREPLACE), anonymous ? -1 : descriptor, offset);
+                if (placed < 0)
+                    return placed;
+                _ownShared.Add((ulong)placed, (ulong)placed + length);
+                return Mappings.Replace(new Vma { Start = (ulong)placed, End = (ulong)placed + length, Flags = Rights(protection) | Vma.Shared, Birth = Machine.State->Epoch }) ? placed : -Errno.ENOMEM;
+            }
+
+            if (!isFixed)
+            {
+                address = Choose(length);
+                if (address == 0)
+                    return -Errno.ENOMEM;
+            }
+
+            if (!Mappings.Replace(new Vma { Start = address, End = address + length, Flags = Rights(protection) | Vma.Pooled | (anonymous ? 0 : Vma.Write), Birth = Machine.State->Epoch }))
+                return -Errno.ENOMEM;
+            if (isFixed)
+                Drop(vcpu, address, address + length);
+            if (!anonymous)
+            {
+                var filled = Fill(vcpu, address, length, descriptor, offset);
+                if (filled < 0)
+                    return filled;
+                if ((protection & PROT_WRITE) == 0)
+                    _ = Protect(vcpu, address, length, protection);
+            }
+
+            return (long)address;
+        }
+    }
+
+    internal override long Unmap(Vcpu vcpu, ulong address, ulong length)
+    {
+        lock (Changes)
+        {
+            length = PageUp(length);
+            var end = address + length;
+            if (!IsPageAligned(address) || length == 0 || end < address)
+                return -Errno.EINVAL;
+            if (!Mappings.Remove(address, end))
+                return -Errno.ENOMEM;
+            Drop(vcpu, address, end);
+            if (_ownShared.Overlaps(address, end))
+            {
+                foreach (var (start, stop) in _ownShared.Ranges.ToArray())
+                {
+                    var (from, to) = (Math.Max(start, address), Math.Min(stop, end));
+                    if (from < to)
+                        _main.UnmapForChild(from, to);
+                }
+
+                _ownShared.Remove(address, end);
+            }
+
+            return 0;
+        }
+    }
+
+    internal override long Protect(Vcpu vcpu, ulong address, ulong length, int protection)
+    {
+        lock (Changes)
+        {
+            length = PageUp(length);
+            var end = address + length;
+            if (!IsPageAligned(address))
+                return -Errno.EINVAL;
+            if (length == 0)
+                return 0;
+            if (!Mappings.Covers(address, end))
+                return -Errno.ENOMEM;
+            var rights = Rights(protection);
+            var all = Mappings.All;
+            for (var i = Mappings.IndexOf(address); i < all.Length && all[i].Start < end; i++)
+            {
+                if ((all[i].HostTag & VmaTag.HostNone) != 0 && (all[i].Flags & Vma.Pooled) == 0 && rights != 0)
+                {
+                    var from = Math.Max(all[i].Start, address);
+                    _ = HostMemory.Protect(from, Math.Min(all[i].End, end) - from, PROT_READ | PROT_WRITE);
+                }
+            }
+
+            if (!Mappings.SetFlags(address, end, Vma.Read | Vma.Write | Vma.Execute, rights, rights != 0 ? VmaTag.HostNone : 0))
+                return -Errno.ENOMEM;
+            var result = Machine.Kernel.Protect(vcpu, Index, address, end);
+            Flush(vcpu);
+            return result;
+        }
+    }
+
+    internal override long Remap(Vcpu vcpu, ulong address, ulong oldLength, ulong newLength, int flags, ulong newAddress)
+    {
+        lock (Changes)
+        {
+            oldLength = PageUp(oldLength);
+            newLength = PageUp(newLength);
+            if (!IsPageAligned(address) || newLength == 0 || oldLength == 0 || (flags & ~MREMAP_MAYMOVE) != 0)
+                return -Errno.EINVAL;
+            if (Mappings.Find(address) is not { } vma || vma.End < address + oldLength)
+                return -Errno.EFAULT;
+            if (newLength <= oldLength)
+            {
+                var cut = newLength < oldLength ? Unmap(vcpu, address + newLength, oldLength - newLength) : 0;
+                return cut < 0 ? cut : (long)address;
+            }
+
+            if ((vma.Flags & Vma.Shared) != 0)
+                return -Errno.ENOMEM;
+            var grown = newLength - oldLength;
+            if (!IsUsed(address + oldLength, address + newLength) && LinearMap.Contains(Machine.State, address + newLength - 1))
+            {
+                return Mappings.Replace(new Vma { Start = address + oldLength, End = address + newLength, Flags = vma.Flags | Vma.Pooled, Birth = vma.Birth }) ? (long)address : -Errno.ENOMEM;
+            }
+
+            if ((flags & MREMAP_MAYMOVE) == 0 || (newAddress = Choose(newLength)) == 0)
+                return -Errno.ENOMEM;
+            if (!Mappings.Replace(new Vma { Start = newAddress, End = newAddress + newLength, Flags = vma.Flags | Vma.Pooled | Vma.Write | Vma.Read, Birth = vma.Birth }))
+                return -Errno.ENOMEM;
+            var buffer = new byte[1 << 16];
+            for (ulong done = 0; done < oldLength; done += (ulong)buffer.Length)
+            {
+                var piece = buffer.AsSpan(0, (int)Math.Min((ulong)buffer.Length, oldLength - done));
+                if (TryRead(vcpu, address + done, piece) && !TryWrite(vcpu, newAddress + done, piece))
+                    return -Errno.ENOMEM;
+            }
+
+            _ = Unmap(vcpu, address, oldLength);
+            if ((vma.Flags & Vma.Write) == 0)
+            {
+                _ = Mappings.SetFlags(newAddress, newAddress + newLength, Vma.Read | Vma.Write | Vma.Execute, vma.Flags & (Vma.Read | Vma.Write | Vma.Execute));
+                _ = Machine.Kernel.Protect(vcpu, Index, newAddress, newAddress + newLength);
+                Flush(vcpu);
+            }
+
+            return (long)newAddress;
+        }
+    }
+
+    internal override long Advise(Vcpu vcpu, ulong address, ulong length, int advice)
+    {
+        lock (Changes)
+        {
+            length = PageUp(length);
+            var end = address + length;
+            if (!IsPageAligned(address) || end < address)
+                return -Errno.EINVAL;
+            if (!Mappings.Covers(address, end))
+                return length == 0 ? 0 : -Errno.ENOMEM;
+            if (advice != MADV_DONTNEED)
+                return 0; // hints about linear memory are the parent's to give
+            List<Vma> pieces = [];
+            var all = Mappings.All;
+            for (var i = Mappings.IndexOf(address); i < all.Length && all[i].Start < end; i++)
+            {
+                if ((all[i].Flags & Vma.Shared) == 0 && (all[i].HostTag & VmaTag.File) == 0)
+                    pieces.Add(all[i]);
+            }
+
+            foreach (var vma in pieces)
+            {
+                var zeroed = vma with { Start = Math.Max(vma.Start, address), End = Math.Min(vma.End, end), Flags = vma.Flags | Vma.Pooled };
+                if (!Mappings.Replace(zeroed))
+                    return -Errno.ENOMEM;
+                Drop(vcpu, zeroed.Start, zeroed.End);
+            }
+
+            return 0;
+        }
+    }
+
+    internal override bool PrepareWrite(Vcpu vcpu, ulong address, ulong length)
+    {
+        if (length == 0)
+            return true;
+        var end = address + length;
+        if (end < address || !Mappings.Allows(address, end, Vma.Write))
+            return false;
+        for (var page = address & ~(Layout.PageSize - 1); page < end; page += Layout.PageSize)
+        {
+            var kind = Translate.Lookup(Machine.State, Space, page, out var entry, out _);
+            if (kind != PageKind.Private || (entry & Entry.Writable) == 0)
+                return Machine.Kernel.PrepareWrite(vcpu, Index, address, end) >= 0;
+        }
+
+        return true;
+    }
+
+    internal override bool TryRead(Vcpu vcpu, ulong address, Span<byte> destination)
+    {
+        while (destination.Length > 0)
+        {
+            if (Mappings.Find(address) is not { } vma || (vma.Flags & Vma.Read) == 0)
+                return false;
+            var piece = destination[..(int)Math.Min((ulong)destination.Length, Layout.PageSize - (address & (Layout.PageSize - 1)))];
+            ReadWithinPage(vma, address, piece);
+            destination = destination[piece.Length..];
+            address += (ulong)piece.Length;
+        }
+
+        return true;
+    }
+
+    internal override bool TryWrite(Vcpu vcpu, ulong address, ReadOnlySpan<byte> source)
+    {
+        if (!PrepareWrite(vcpu, address, (ulong)source.Length))
+            return false;
+        while (source.Length > 0)
+        {
+            var piece = source[..(int)Math.Min((ulong)source.Length, Layout.PageSize - (address & (Layout.PageSize - 1)))];
+            var kind = Translate.Lookup(Machine.State, Space, address, out _, out var physical);
+            var target = kind == PageKind.Private ? Machine.PoolHost(physical) : (byte*)address;
+            piece.CopyTo(new Span<byte>(target, piece.Length));
+            source = source[piece.Length..];
+            address += (ulong)piece.Length;
+        }
+
+        return true;
+    }
+
+    /// <summary>Gives up everything: the kernel's part on a vCPU that no longer runs in the space, then the host's.</summary>
+    internal void Dispose(Vcpu vcpu)
+    {
+        foreach (var (start, end) in _ownShared.Ranges)
+            _main.UnmapForChild(start, end);
+        var result = Machine.Kernel.Release(vcpu, Index);
+        if (result < 0)
+            throw vcpu.Defect($"releasing snapshot {Index}: errno {-result}");
+        _main.ReleaseKept();
+    }
+
+    protected override long ShrinkBreak(Vcpu vcpu, ulong start, ulong end) => Unmap(vcpu, start, end - start);
+
+    private void ReadWithinPage(in Vma vma, ulong address, Span<byte> piece)
+    {
+        while (true)
+        {
+            var kind = Translate.Lookup(Machine.State, Space, address, out _, out var physical);
+            if (kind is PageKind.Redirect or PageKind.Private or PageKind.Zero)
+            {
+                new ReadOnlySpan<byte>(Machine.PoolHost(physical), piece.Length).CopyTo(piece);
+                return;
+            }
+
+            if ((vma.Flags & Vma.Pooled) != 0)
+            {
+                piece.Clear();
+                return;
+            }
+
+            new ReadOnlySpan<byte>((void*)address, piece.Length).CopyTo(piece);
+            // Main may have copied the page away meanwhile and written to it. It writes only after the redirect is in place, so
+            // an unchanged answer means that the bytes were the snapshot's.
+            Interlocked.MemoryBarrier();
+            if (Translate.Lookup(Machine.State, Space, address, out _, out var now) is PageKind.Linear or PageKind.Absent && now == physical)
+                return;
+        }
+    }
+
+    private long Fill(Vcpu vcpu, ulong address, ulong length, int descriptor, ulong offset)
+    {
+        var buffer = new byte[1 << 16];
+        fixed (byte* at = buffer)
+        {
+            for (ulong done = 0; done < length;)
+            {
+                const long pread64 = 17;
+                var wanted = Math.Min((ulong)buffer.Length, length - done);
+                var got = HostSyscall.Raw(pread64, (ulong)descriptor, (ulong)at, wanted, offset + done);
+                if (got < 0)
+                    return got;
+                if (got == 0)
+                    return 0;
+                if (!TryWrite(vcpu, address + done, buffer.AsSpan(0, (int)got)))
+                    return -Errno.ENOMEM;
+                done += (ulong)got;
+            }
+        }
+
+        return 0;
+    }
+
+    private void Drop(Vcpu vcpu, ulong start, ulong end)
+    {
+        if (!TableScan.AnyEntry(Machine.State, Space->Root, start, end))
+            return;
+        _ = Machine.Kernel.Unmap(vcpu, Index, start, end);
+        Flush(vcpu);
+    }
+
+    private bool IsUsed(ulong start, ulong end)
+    {
+        var all = Mappings.All;
+        var i = Mappings.IndexOf(start);
+        return i < all.Length && all[i].Start < end;
+    }
+
+    private ulong Choose(ulong length)
+    {
+        var all = Mappings.All;
+        var ceiling = Machine.State->WindowEnd;
+        for (var i = all.Length - 1; i >= 0; i--)
+        {
+            if (all[i].End + length <= ceiling)
+                return ceiling - length;
+            ceiling = all[i].Start;
+            if (ceiling <= BreakLimit)
+                return 0;
+        }
+
+        return 0;
+    }
+}
