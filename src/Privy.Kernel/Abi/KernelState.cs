@@ -6,7 +6,16 @@ namespace Privy.Kernel;
 [StructLayout(LayoutKind.Sequential)]
 public unsafe struct Space
 {
-    /// <summary>1 while in use.</summary>
+    /// <summary>Value of <see cref="Active"/>: the space may be loaded.</summary>
+    public const int InUse = 1;
+
+    /// <summary>Value of <see cref="Active"/>: being released; reads nothing any more, not yet reusable.</summary>
+    public const int Releasing = 2;
+
+    /// <summary>Value of <see cref="Active"/>: a copy of another snapshot that is not complete yet.</summary>
+    public const int Building = 3;
+
+    /// <summary>1 (<see cref="InUse"/>) while in use, 0 when free; the other values are the kernel's, while it makes or drops the space.</summary>
     public int Active;
 
     /// <summary>Number of mappings in <see cref="Vmas"/>.</summary>
@@ -36,11 +45,17 @@ public unsafe struct Space
     /// <summary>Frames only this snapshot reads and may write (chained).</summary>
     public ulong PrivateFrames;
 
+    /// <summary>Last private frame of the chain.</summary>
+    public ulong PrivateTail;
+
     /// <summary>Number of private frames.</summary>
     public ulong PrivateCount;
 
     /// <summary>Copied frames whose newest reader is this snapshot (chained).</summary>
     public ulong Limbo;
+
+    /// <summary>Last limbo frame of the chain: the whole chain is freed by one splice when no other snapshot is left.</summary>
+    public ulong LimboTail;
 
     /// <summary>Number of limbo frames.</summary>
     public ulong LimboCount;
@@ -152,17 +167,50 @@ public unsafe struct KernelState
     /// <summary>Entries whose Accessed bit spared a shootdown.</summary>
     public ulong ShootdownsSpared;
 
-    /// <summary>The address spaces.</summary>
+    /// <summary>The address spaces: <see cref="Layout.MaxSpaces"/> of them, 0 is main.</summary>
     public Space* Spaces;
+
+    /// <summary>
+    /// Guest-physical address of the direct map's page-directory-pointer tables, contiguous, so that entry g is gigabyte g;
+    /// 0: all physical memory is reachable through the direct map already (unit tests).
+    /// </summary>
+    public ulong DirectTables;
+
+    /// <summary>Page directories the kernel made for the direct map (never freed).</summary>
+    public ulong DirectTableCount;
+
+    /// <summary>Bit i: space i is a snapshot in use.</summary>
+    public ulong ActiveMask;
+
+    /// <summary>Newest epoch of the snapshots in use; meaningless when there is none.</summary>
+    public ulong NewestEpoch;
+
+    /// <summary>The shared frame of zeros for detached pages nobody ever wrote; 0 until needed, then kept. Not counted in <see cref="FramesInUse"/>.</summary>
+    public ulong ZeroFrame;
+
+    /// <summary>Number of retired tables.</summary>
+    public ulong RetiredCount;
+
+    /// <summary>Top-level tables that carry the kernel half already, for the next snapshot (chained).</summary>
+    public ulong ReadyRoots;
+
+    /// <summary>Number of ready roots.</summary>
+    public ulong ReadyRootCount;
 }
 
 /// <summary>Metadata of one pool frame.</summary>
-[StructLayout(LayoutKind.Sequential)]
+[StructLayout(LayoutKind.Explicit, Size = 16)]
 public struct FrameInfo
 {
     /// <summary>Guest-physical address of the next frame in the chain it is on; 0: last.</summary>
+    [FieldOffset(0)]
     public ulong Next;
 
-    /// <summary>Oldest epoch that may read the copy.</summary>
+    /// <summary>Limbo frames: oldest epoch that may read the copy.</summary>
+    [FieldOffset(8)]
     public ulong BeginEpoch;
+
+    /// <summary>Private frames: guest-physical address of the previous frame in the chain; 0: first.</summary>
+    [FieldOffset(8)]
+    public ulong Previous;
 }

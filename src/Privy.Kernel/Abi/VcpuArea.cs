@@ -88,6 +88,22 @@ public unsafe struct VcpuArea
 
     /// <summary>Pages copied for snapshots by faults of this vCPU.</summary>
     public ulong PcowCopies;
+
+    /// <summary>The kernel's own: guest-physical address whose memory slot the operation in progress waits for.</summary>
+    public ulong PendingSlot;
+}
+
+/// <summary>Values of <see cref="VcpuArea.FaultCode"/>; the first two are Linux's si_code of SIGSEGV.</summary>
+public static class FaultCode
+{
+    /// <summary>No mapping there (SEGV_MAPERR).</summary>
+    public const int NotMapped = 1;
+
+    /// <summary>The mapping does not allow the access (SEGV_ACCERR).</summary>
+    public const int Denied = 2;
+
+    /// <summary>No frame, table or memory slot could be had (the program gets SIGBUS).</summary>
+    public const int NoMemory = 3;
 }
 
 /// <summary>Bits of <see cref="VcpuArea.ExitRequest"/>.</summary>
@@ -117,4 +133,23 @@ public static class HostRequest
 
     /// <summary>The frame pool is exhausted. Result: 0 when there are frames again, else negative errno (the program gets SIGBUS... or ENOMEM).</summary>
     public const ulong NeedFrames = 5;
+
+    /// <summary>The table frames are exhausted. Result: 0 when <see cref="KernelState.TableEnd"/> was raised, else negative errno.</summary>
+    public const ulong NeedTables = 6;
+}
+
+/// <summary>First argument of <see cref="HostRequest.Panic"/>.</summary>
+public static class PanicCode
+{
+    /// <summary>The kernel itself faulted; Arg1 is the address.</summary>
+    public const ulong KernelFault = 1;
+
+    /// <summary>A reserved bit was set in a table entry; Arg1 is the address.</summary>
+    public const ulong ReservedBit = 2;
+
+    /// <summary>A guest-physical address beyond the direct map; Arg1 is the address.</summary>
+    public const ulong PhysicalRange = 3;
+
+    /// <summary>A table lies outside the kernel region; Arg1 is the entry.</summary>
+    public const ulong BadTable = 4;
 }

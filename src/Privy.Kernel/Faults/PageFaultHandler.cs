@@ -1,0 +1,94 @@
+namespace Privy.Kernel;
+
+/// <summary>Entry of page faults, and of the host's requests to act as if there had been one.</summary>
+internal static unsafe class PageFaultHandler
+{
+    // Bits of the error code (Intel SDM vol. 3, 4.7).
+    private const ulong ErrorWrite = 2;
+    private const ulong ErrorReserved = 8;
+    private const ulong ErrorFetch = 16;
+
+    // A range is prepared in pieces, between which others get the lock.
+    private const int PagesPerLock = 32;
+
+    internal static long Handle(VcpuArea* v)
+    {
+        KernelState* k = v->Kernel;
+        TrapFrame* trap = v->Trap;
+        ulong address = trap->Cr2;
+        v->Faults++;
+        if (trap->Rip >= k->KernelBase && trap->Rip < k->TableEnd)
+            HostCall.Panic(v, PanicCode.KernelFault, address);
+        if ((trap->Error & ErrorReserved) != 0)
+            HostCall.Panic(v, PanicCode.ReservedBit, address);
+
+        bool write = (trap->Error & ErrorWrite) != 0;
+        bool fetch = (trap->Error & ErrorFetch) != 0;
+        Outcome outcome;
+        for (; ; )
+        {
+            KernelLock.Enter(k, v);
+            Tables.FreeRetired(k, v);
+            outcome = Resolve(k, v, v->Space, address, write, fetch, self: false);
+            KernelLock.Exit(k);
+            if (outcome == Outcome.Done)
+                return 0;
+            outcome = Retry.Help(v, outcome);
+            if (outcome != Outcome.Done)
+                break;
+        }
+        v->FaultCode = outcome switch
+        {
+            Outcome.NotMapped => FaultCode.NotMapped,
+            Outcome.Denied => FaultCode.Denied,
+            _ => FaultCode.NoMemory,
+        };
+        v->FaultAddress = address;
+        v->FaultError = trap->Error;
+        int old;
+        do
+            old = System.Threading.Volatile.Read(ref v->ExitRequest);
+        while (System.Threading.Interlocked.CompareExchange(ref v->ExitRequest, old | ExitReason.Fault, old) != old);
+        return -Errno.Fault;
+    }
+
+    /// <summary>As if each page of the range had been written.</summary>
+    internal static long PrepareWrite(VcpuArea* v, int spaceIndex, ulong start, ulong end)
+    {
+        KernelState* k = v->Kernel;
+        ulong address = start & ~(Layout.PageSize - 1);
+        while (address < end)
+        {
+            Outcome outcome = Outcome.Done;
+            KernelLock.Enter(k, v);
+            Tables.FreeRetired(k, v);
+            for (int n = 0; n < PagesPerLock && address < end; n++)
+            {
+                outcome = Resolve(k, v, spaceIndex, address, write: true, fetch: false, self: true);
+                if (outcome != Outcome.Done)
+                    break;
+                address += Layout.PageSize;
+            }
+            KernelLock.Exit(k);
+            if (outcome == Outcome.Done)
+                continue;
+            outcome = Retry.Help(v, outcome);
+            if (outcome == Outcome.Done)
+                continue;
+            v->FaultAddress = address < start ? start : address;
+            return outcome == Outcome.NoMemory ? -Errno.NoMemory : -Errno.Fault;
+        }
+        return 0;
+    }
+
+    private static Outcome Resolve(
+        KernelState* k, VcpuArea* v, int spaceIndex, ulong address, bool write, bool fetch, bool self)
+    {
+        if (!LinearMap.Contains(k, address))
+            return Outcome.NotMapped;
+        address &= ~(Layout.PageSize - 1);
+        return spaceIndex == 0
+            ? MainFault.Handle(k, v, address, write, fetch)
+            : SnapshotFault.Handle(k, v, k->Spaces + spaceIndex, address, write, fetch, self);
+    }
+}

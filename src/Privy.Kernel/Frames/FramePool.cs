@@ -1,0 +1,49 @@
+namespace Privy.Kernel;
+
+/// <summary>Frames for copies and for private pages of snapshots.</summary>
+internal static unsafe class FramePool
+{
+    internal static FrameInfo* Info(KernelState* k, ulong frame) => k->Frames + ((frame - k->PoolStart) >> 12);
+
+    /// <summary>Makes sure that <see cref="Take"/> will find a frame the direct map reaches.</summary>
+    internal static Outcome Reserve(KernelState* k, VcpuArea* v)
+    {
+        ulong frame = k->FreeFrames != 0 ? k->FreeFrames : k->PoolNext;
+        if (k->FreeFrames == 0 && k->PoolNext >= k->PoolEnd)
+            return Outcome.NeedFrames;
+        return DirectMap.Ensure(k, v, frame);
+    }
+
+    /// <summary>A frame, after <see cref="Reserve"/> under the same lock.</summary>
+    internal static ulong Take(KernelState* k)
+    {
+        ulong frame = k->FreeFrames;
+        if (frame != 0)
+        {
+            k->FreeFrames = Info(k, frame)->Next;
+            k->FreeFrameCount--;
+        }
+        else
+        {
+            frame = k->PoolNext;
+            k->PoolNext += Layout.PageSize;
+        }
+        k->FramesInUse++;
+        if (k->FramesInUse > k->FramesPeak)
+            k->FramesPeak = k->FramesInUse;
+        return frame;
+    }
+
+    internal static void Free(KernelState* k, ulong frame) => FreeChain(k, frame, frame, 1);
+
+    /// <summary>Frees a chain in one step.</summary>
+    internal static void FreeChain(KernelState* k, ulong first, ulong last, ulong count)
+    {
+        if (count == 0)
+            return;
+        Info(k, last)->Next = k->FreeFrames;
+        k->FreeFrames = first;
+        k->FreeFrameCount += count;
+        k->FramesInUse -= count;
+    }
+}

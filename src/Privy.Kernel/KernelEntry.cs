@@ -1,0 +1,81 @@
+namespace Privy.Kernel;
+
+/// <summary>
+/// The functions the host calls on a vCPU and the page-fault stub calls, by the names of the image's exports. Results
+/// are 0 or a negative errno unless said otherwise.
+/// </summary>
+public static unsafe class KernelEntry
+{
+    /// <summary>
+    /// Makes main's empty tree (not exported; the host calls it before the first vCPU runs). The state's addresses,
+    /// <see cref="KernelState.TemplateRoot"/>, the tables' and frames' metadata and each space's array of mappings must
+    /// be set. The epoch starts at 1.
+    /// </summary>
+    public static long Initialize(KernelState* k)
+    {
+        if (k->Epoch == 0)
+            k->Epoch = 1;
+        ulong root = Tables.TakeRoot(k);
+        ulong alias = Tables.TakeRoot(k);
+        if (root == 0 || alias == 0)
+            return -Errno.NoMemory;
+        SnapshotCreation.SetRoots(k, k->Spaces, root, alias);
+        k->Spaces->Active = Space.InUse;
+        Tables.PrepareRoots(k);
+        return 0;
+    }
+
+    /// <summary>
+    /// Handles the page fault in the vCPU's trap frame (<c>privy_page_fault</c>). A bad access is left in the vCPU's area
+    /// with <see cref="ExitReason.Fault"/>, and the result is -EFAULT.
+    /// </summary>
+    public static long PageFault(VcpuArea* v) => PageFaultHandler.Handle(v);
+
+    /// <summary>
+    /// Takes a snapshot of a space whose vCPUs are all out of the program (<c>privy_create_snapshot</c>). Returns the new
+    /// space's index, -EAGAIN when all are in use, -ENOMEM.
+    /// </summary>
+    public static long CreateSnapshot(VcpuArea* v, int parentSpace) => SnapshotCreation.Create(v, parentSpace);
+
+    /// <summary>
+    /// Ends a snapshot no vCPU has loaded (<c>privy_release</c>); the calling vCPU must run on main's root. -EBUSY if it
+    /// runs on the snapshot's.
+    /// </summary>
+    public static long Release(VcpuArea* v, int space) => SnapshotRelease.Release(v, space);
+
+    /// <summary>
+    /// Drops the entries of a range whose mappings the host removed (<c>privy_unmap</c>) and frees a snapshot's private
+    /// frames there. The host flushes main's vCPUs.
+    /// </summary>
+    public static long Unmap(VcpuArea* v, int space, ulong start, ulong end) => RangeEdit.Unmap(v, space, start, end);
+
+    /// <summary>
+    /// Brings the entries of a range up to date after the host changed its mappings' rights (<c>privy_protect</c>). The
+    /// host flushes main's vCPUs.
+    /// </summary>
+    public static long Protect(VcpuArea* v, int space, ulong start, ulong end) => RangeEdit.Protect(v, space, start, end);
+
+    /// <summary>
+    /// Acts as if each page of the range had been written (<c>privy_prepare_write</c>). -EFAULT at the first bad page,
+    /// whose address is left in <see cref="VcpuArea.FaultAddress"/>.
+    /// </summary>
+    public static long PrepareWrite(VcpuArea* v, int space, ulong start, ulong end)
+    {
+        if ((uint)space >= Layout.MaxSpaces || v->Kernel->Spaces[space].Active != Space.InUse)
+            return -Errno.Invalid;
+        return PageFaultHandler.PrepareWrite(v, space, start, end);
+    }
+
+    /// <summary>
+    /// Lets the snapshots keep what they see of main's range (<c>privy_detach</c>): a copy where
+    /// <paramref name="populated"/> (a byte a page) is not 0, else zeros. Main's entries there are dropped.
+    /// </summary>
+    public static long Detach(VcpuArea* v, ulong start, ulong end, byte* populated) =>
+        Privy.Kernel.Detach.Run(v, start, end, populated);
+
+    /// <summary>
+    /// Clears the A bits of a snapshot's entries (<c>privy_clear_accessed</c>). Returns 1 when the calling vCPU must
+    /// flush before it runs the program (it is marked so), 0 when nothing was cleared.
+    /// </summary>
+    public static long ClearAccessed(VcpuArea* v, int space) => AccessedBits.Clear(v, space);
+}

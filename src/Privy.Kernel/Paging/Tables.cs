@@ -1,0 +1,151 @@
+namespace Privy.Kernel;
+
+/// <summary>
+/// Table frames. They live in the kernel region and are chained a space, so that dropping a whole tree is one splice.
+/// </summary>
+internal static unsafe class Tables
+{
+    /// <summary>Pointer to a table; <paramref name="entry"/> may carry attribute bits.</summary>
+    internal static ulong* At(KernelState* k, ulong entry) =>
+        (ulong*)((entry & Entry.AddressMask) - k->KernelPhysical + k->KernelBase);
+
+    private static ulong* Link(KernelState* k, ulong table) =>
+        k->TableLinks + ((table - k->KernelPhysical + k->KernelBase - k->TableStart) >> 12);
+
+    /// <summary>A zeroed table on the chain of <paramref name="space"/> (null: on no chain); 0 when there is none left.</summary>
+    internal static ulong Allocate(KernelState* k, Space* space)
+    {
+        ulong table = Take(k, out bool used);
+        if (table == 0)
+            return 0;
+        // Zeroed here, by the guest: under shadow paging stores of the host to a former table go unnoticed.
+        if (used)
+            Intrinsics.ZeroPage(At(k, table));
+        if (space != null)
+            Chain(k, space, table);
+        return table;
+    }
+
+    /// <summary>A table with undefined content (<paramref name="used"/>) or zeros; 0 when there is none left.</summary>
+    internal static ulong Take(KernelState* k, out bool used)
+    {
+        ulong table = k->FreeTables;
+        if (table != 0)
+        {
+            used = true;
+            k->FreeTables = *Link(k, table);
+        }
+        else
+        {
+            used = false;
+            if (k->TableNext >= k->TableEnd)
+                return 0;
+            table = k->TableNext - k->KernelBase + k->KernelPhysical;
+            k->TableNext += Layout.PageSize;
+        }
+        k->TablesInUse++;
+        return table;
+    }
+
+    /// <summary>Puts a table that was never loaded back.</summary>
+    internal static void Return(KernelState* k, ulong table)
+    {
+        *Link(k, table) = k->FreeTables;
+        k->FreeTables = table;
+        k->TablesInUse--;
+    }
+
+    internal static void Chain(KernelState* k, Space* space, ulong table)
+    {
+        *Link(k, table) = space->Tables;
+        if (space->Tables == 0)
+            space->TablesTail = table;
+        space->Tables = table;
+        space->TableCount++;
+    }
+
+    /// <summary>Frees all tables of a space that no vCPU has loaded.</summary>
+    internal static void Free(KernelState* k, Space* space)
+    {
+        if (space->Tables == 0)
+            return;
+        *Link(k, space->TablesTail) = k->FreeTables;
+        k->FreeTables = space->Tables;
+        k->TablesInUse -= space->TableCount;
+        Forget(space);
+    }
+
+    /// <summary>Sets main's tree aside: the vCPU that asks is still running on it.</summary>
+    internal static void Retire(KernelState* k, Space* main)
+    {
+        *Link(k, main->TablesTail) = k->RetiredTables;
+        if (k->RetiredTables == 0)
+            k->RetiredTail = main->TablesTail;
+        k->RetiredTables = main->Tables;
+        k->RetiredCount += main->TableCount;
+        Forget(main);
+    }
+
+    /// <summary>
+    /// Frees main's former trees once a vCPU of main runs on the present one. One is enough: when a snapshot is taken
+    /// all others are out of the guest, and the host loads the present root at each entry.
+    /// </summary>
+    internal static void FreeRetired(KernelState* k, VcpuArea* v)
+    {
+        Space* main = k->Spaces;
+        if (k->RetiredTables == 0 || v->Space != 0 || (v->LoadedRoot != main->Root && v->LoadedRoot != main->AliasRoot))
+            return;
+        *Link(k, k->RetiredTail) = k->FreeTables;
+        k->FreeTables = k->RetiredTables;
+        k->TablesInUse -= k->RetiredCount;
+        k->RetiredTables = 0;
+        k->RetiredTail = 0;
+        k->RetiredCount = 0;
+    }
+
+    private static void Forget(Space* space)
+    {
+        space->Tables = 0;
+        space->TablesTail = 0;
+        space->TableCount = 0;
+    }
+
+    /// <summary>A top-level table with the kernel half; 0 when there is none left.</summary>
+    internal static ulong TakeRoot(KernelState* k)
+    {
+        ulong root = k->ReadyRoots;
+        if (root == 0)
+            return MakeRoot(k);
+        k->ReadyRoots = *Link(k, root);
+        k->ReadyRootCount--;
+        return root;
+    }
+
+    /// <summary>Stores a root for the next snapshot.</summary>
+    internal static void KeepRoot(KernelState* k, ulong root)
+    {
+        *Link(k, root) = k->ReadyRoots;
+        k->ReadyRoots = root;
+        k->ReadyRootCount++;
+    }
+
+    /// <summary>Makes the roots of the next snapshot (two of it, two of main) before they are needed.</summary>
+    internal static void PrepareRoots(KernelState* k)
+    {
+        while (k->ReadyRootCount < 4)
+        {
+            ulong root = MakeRoot(k);
+            if (root == 0)
+                return;
+            KeepRoot(k, root);
+        }
+    }
+
+    private static ulong MakeRoot(KernelState* k)
+    {
+        ulong root = Take(k, out _);
+        if (root != 0)
+            Intrinsics.CopyPage(At(k, root), At(k, k->TemplateRoot));
+        return root;
+    }
+}

@@ -1,0 +1,65 @@
+namespace Privy.Kernel;
+
+/// <summary>Clears a snapshot's A bits, so that main's writes find few entries that may be cached.</summary>
+internal static unsafe class AccessedBits
+{
+    /// <summary>
+    /// Returns 1 when bits were cleared; the calling vCPU must then flush before it runs the program. 0: nothing done.
+    /// While another vCPU of the space is in the guest nothing may be cleared, as its cached translations would no
+    /// longer show; those outside are marked to flush when they enter.
+    /// </summary>
+    internal static long Clear(VcpuArea* v, int spaceIndex)
+    {
+        KernelState* k = v->Kernel;
+        if (spaceIndex <= 0 || spaceIndex >= Layout.MaxSpaces)
+            return -Errno.Invalid;
+        Space* space = k->Spaces + spaceIndex;
+        KernelLock.Enter(k, v);
+        bool cleared = space->Active == Space.InUse && OthersOutside(k, v, space)
+            && ClearLevel(k, Tables.At(k, space->Root), 4);
+        if (cleared)
+            v->FlushPending = 1;
+        KernelLock.Exit(k);
+        return cleared ? 1 : 0;
+    }
+
+    private static bool OthersOutside(KernelState* k, VcpuArea* v, Space* space)
+    {
+        for (int i = 0; i < Layout.MaxVcpus; i++)
+        {
+            if ((space->Vcpus[i >> 6] >> (i & 63) & 1) == 0 || i == v->Index)
+                continue;
+            VcpuArea* other = Shootdown.Area(k, i);
+            System.Threading.Interlocked.Exchange(ref other->FlushPending, 1);
+            if (System.Threading.Volatile.Read(ref other->InGuest) != 0)
+                return false;
+        }
+        return true;
+    }
+
+    // Tables carry A too: only those the snapshot walked since the last time are looked at.
+    private static bool ClearLevel(KernelState* k, ulong* table, int level)
+    {
+        ulong* template = Tables.At(k, k->TemplateRoot);
+        bool cleared = false;
+        for (int i = 0; i < Entry.Count; i++)
+        {
+            ulong entry = Walk.Read(table + i);
+            if ((entry & Entry.Present) == 0)
+                continue;
+            // The vCPU may have come through the alias root: at the top A says nothing.
+            if (level == 4 ? template[i] != 0 : (entry & Entry.Accessed) == 0)
+                continue;
+            // Private frames never move under the snapshot's feet: their preset A stays.
+            if ((entry & Entry.Private) != 0)
+                continue;
+            while (!Walk.CompareExchange(table + i, entry & ~Entry.Accessed, entry))
+                entry = Walk.Read(table + i);
+            cleared = true;
+            // Bit 7 has another meaning in the lowest tables.
+            if (level > 1 && (entry & Entry.Large) == 0)
+                ClearLevel(k, Tables.At(k, entry), level - 1);
+        }
+        return cleared;
+    }
+}

@@ -1,0 +1,205 @@
+namespace Privy.Kernel;
+
+/// <summary>Takes snapshots.</summary>
+internal static unsafe class SnapshotCreation
+{
+    internal static long Create(VcpuArea* v, int parentIndex)
+    {
+        KernelState* k = v->Kernel;
+        if ((uint)parentIndex >= Layout.MaxSpaces || k->Spaces[parentIndex].Active != Space.InUse)
+            return -Errno.Invalid;
+        KernelLock.Enter(k, v);
+        Tables.FreeRetired(k, v);
+        int index = FindFree(k);
+        if (index == 0)
+        {
+            KernelLock.Exit(k);
+            return -Errno.Again;
+        }
+        long result = parentIndex == 0 ? OfMain(k, index) : OfSnapshot(k, v, k->Spaces + parentIndex, index);
+        if (result > 0)
+            k->SnapshotsTaken++;
+        KernelLock.Exit(k);
+        return result;
+    }
+
+    private static int FindFree(KernelState* k)
+    {
+        for (int i = 1; i < Layout.MaxSpaces; i++)
+        {
+            if (k->Spaces[i].Active == 0)
+                return i;
+        }
+        return 0;
+    }
+
+    /// <summary>
+    /// Main and the snapshot both start with empty trees: at this instant all their entries can be computed. That
+    /// costs the same whatever the memory size. Main's old tree is set aside, the caller still runs on it.
+    /// </summary>
+    private static long OfMain(KernelState* k, int index)
+    {
+        Space* main = k->Spaces;
+        Space* space = k->Spaces + index;
+        ulong root = Tables.TakeRoot(k);
+        ulong alias = Tables.TakeRoot(k);
+        if (root == 0 || alias == 0 || !Begin(k, space, main))
+        {
+            // Returning zero would chain frame 0.
+            if (alias != 0)
+                Tables.KeepRoot(k, alias);
+            if (root != 0)
+                Tables.KeepRoot(k, root);
+            return -Errno.NoMemory;
+        }
+        Tables.Retire(k, main);
+        SetRoots(k, main, root, alias);
+        space->Epoch = k->Epoch;
+        k->Epoch++;
+        SnapshotSet.Add(k, index);
+
+        // A vCPU of main whose last root happens to have the number of the new one must not take it for loaded.
+        for (int i = 0; i < Layout.MaxVcpus; i++)
+        {
+            if ((main->Vcpus[i >> 6] >> (i & 63) & 1) != 0)
+                System.Threading.Interlocked.Exchange(ref Shootdown.Area(k, i)->FlushPending, 1);
+        }
+        return index;
+    }
+
+    /// <summary>
+    /// A snapshot of a snapshot shows the same epoch: linear pages and copies are shared, private frames copied. The
+    /// parent's vCPUs are out of the program, but main runs on whenever the lock is dropped, and may redirect pages of
+    /// the parent. The new space counts as a snapshot only after a pass over the parent's whole tree in one go.
+    /// </summary>
+    private static long OfSnapshot(KernelState* k, VcpuArea* v, Space* parent, int index)
+    {
+        Space* space = k->Spaces + index;
+        if (!Begin(k, space, parent))
+            return -Errno.NoMemory;
+        space->Active = Space.Building;
+        space->Epoch = parent->Epoch;
+        for (; ; )
+        {
+            Outcome outcome = CopyExplicit(k, v, parent, space);
+            if (outcome == Outcome.Done)
+            {
+                SnapshotSet.Add(k, index);
+                return index;
+            }
+            KernelLock.Exit(k);
+            outcome = Retry.Help(v, outcome);
+            KernelLock.Enter(k, v);
+            if (outcome == Outcome.Done)
+                continue;
+            PrivateFrames.FreeAll(k, space);
+            Tables.Free(k, space);
+            space->VmaCount = 0;
+            space->Active = 0;
+            return -Errno.NoMemory;
+        }
+    }
+
+    /// <summary>Gives the space roots and the parent's mappings.</summary>
+    private static bool Begin(KernelState* k, Space* space, Space* parent)
+    {
+        ulong root = Tables.TakeRoot(k);
+        if (root == 0)
+            return false;
+        ulong alias = Tables.TakeRoot(k);
+        if (alias == 0)
+        {
+            Tables.KeepRoot(k, root);
+            return false;
+        }
+        SetRoots(k, space, root, alias);
+        for (int i = 0; i < Layout.MaxVcpus / 64; i++)
+            space->Vcpus[i] = 0;
+        // Whole pages: the arrays are page-aligned and a multiple of a page long.
+        byte* from = (byte*)parent->Vmas;
+        byte* to = (byte*)space->Vmas;
+        for (int left = parent->VmaCount * Vma.Size; left > 0; left -= (int)Layout.PageSize)
+        {
+            Intrinsics.CopyPage(to, from);
+            from += Layout.PageSize;
+            to += Layout.PageSize;
+        }
+        space->VmaCount = parent->VmaCount;
+        return true;
+    }
+
+    internal static void SetRoots(KernelState* k, Space* space, ulong root, ulong alias)
+    {
+        space->Root = root;
+        space->AliasRoot = alias;
+        Tables.Chain(k, space, root);
+        Tables.Chain(k, space, alias);
+    }
+
+    private static Outcome CopyExplicit(KernelState* k, VcpuArea* v, Space* parent, Space* space)
+    {
+        ulong* template = Tables.At(k, k->TemplateRoot);
+        ulong* root = Tables.At(k, parent->Root);
+        for (ulong i = 0; i < Entry.Count; i++)
+        {
+            if (template[i] != 0 || root[i] == 0)
+                continue;
+            ulong* pointers = Tables.At(k, root[i]);
+            for (ulong j = 0; j < Entry.Count; j++)
+            {
+                if (pointers[j] == 0)
+                    continue;
+                ulong* directory = Tables.At(k, pointers[j]);
+                for (ulong l = 0; l < Entry.Count; l++)
+                {
+                    ulong entry = Walk.Read(directory + l);
+                    if (entry == 0 || (entry & Entry.Large) != 0)
+                        continue;
+                    Outcome outcome = CopyTable(k, v, Tables.At(k, entry), space, i << 39 | j << 30 | l << 21);
+                    if (outcome != Outcome.Done)
+                        return outcome;
+                }
+            }
+        }
+        return Outcome.Done;
+    }
+
+    private static Outcome CopyTable(KernelState* k, VcpuArea* v, ulong* table, Space* space, ulong area)
+    {
+        ulong* copy = null;
+        for (int i = 0; i < Entry.Count; i++)
+        {
+            ulong entry = Walk.Read(table + i);
+            if ((entry & Entry.Explicit) == 0)
+                continue;
+            if (copy == null)
+            {
+                Outcome outcome = Walk.MakeDirectory(k, space, area, out ulong* directory, out _);
+                if (outcome == Outcome.Done && *directory == 0)
+                    outcome = Walk.MakeTable(k, space, directory);
+                if (outcome != Outcome.Done)
+                    return outcome;
+                copy = Tables.At(k, *directory);
+            }
+            if (copy[i] != 0)
+                continue;
+            if ((entry & Entry.Private) == 0)
+            {
+                // The same epoch: the copy's limbo interval covers the new reader already.
+                Walk.Write(copy + i, entry & ~Entry.Accessed);
+                continue;
+            }
+            ulong source = entry & Entry.AddressMask;
+            Outcome ready = DirectMap.Ensure(k, v, source);
+            if (ready == Outcome.Done)
+                ready = FramePool.Reserve(k, v);
+            if (ready != Outcome.Done)
+                return ready;
+            ulong frame = FramePool.Take(k);
+            Intrinsics.CopyPage(DirectMap.At(k, frame), DirectMap.At(k, source));
+            PrivateFrames.Add(k, space, frame);
+            Walk.Write(copy + i, (entry & ~Entry.AddressMask) | frame);
+        }
+        return Outcome.Done;
+    }
+}
