@@ -1,0 +1,99 @@
+using System.Collections.Concurrent;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+namespace Privy.Hypervisor.Host;
+
+/// <summary>A host thread that makes the program's system calls and can be kicked out of them. Created and disposed on that thread.</summary>
+public sealed unsafe class HostThread : IDisposable
+{
+    private const int SigevThreadId = 4;
+
+    // A signal handler of the runtime takes microseconds; the repetition only has to come after it, and to be cheap if it does not.
+    private const long RepeatAfter = 100_000;
+
+    private readonly int _processId;
+    // A kick still on its way after Dispose carries the block's address, so blocks are kept for other threads and never freed.
+    private static readonly ConcurrentBag<nint> FreeBlocks = [];
+
+    private readonly HostThreadBlock* _block;
+    private bool _disposed;
+
+    /// <summary>Makes the calling thread kickable.</summary>
+    public HostThread()
+    {
+        SafeSyscall.Install();
+        _processId = Environment.ProcessId;
+        ThreadId = (int)HostSyscall.RawQuick(HostCallNumber.Gettid);
+        _block = (HostThreadBlock*)(FreeBlocks.TryTake(out nint free) ? free : (nint)NativeMemory.AlignedAlloc(64, 64));
+        *_block = new HostThreadBlock { ThreadId = ThreadId, RepeatNanoseconds = RepeatAfter };
+
+        // struct sigevent: value, signal, notify, then the thread id.
+        byte* sigevent = stackalloc byte[64];
+        new Span<byte>(sigevent, 64).Clear();
+        *(HostThreadBlock**)sigevent = _block;
+        *(int*)(sigevent + 8) = SafeSyscall.KickSignal;
+        *(int*)(sigevent + 12) = SigevThreadId;
+        *(int*)(sigevent + 16) = ThreadId;
+        int timer;
+        HostSyscall.Checked(HostSyscall.RawQuick(HostCallNumber.TimerCreate, 1, (ulong)sigevent, (ulong)&timer), "timer_create", "CLOCK_MONOTONIC, SIGEV_THREAD_ID");
+        _block->RepeatTimer = timer;
+    }
+
+    /// <summary>Id of the thread in the host.</summary>
+    public int ThreadId { get; }
+
+    /// <summary>The words shared with kickers. Valid until <see cref="Dispose"/>.</summary>
+    public HostThreadBlock* Block => _block;
+
+    /// <summary>True from <see cref="Interrupt"/> to <see cref="ClearInterrupt"/>.</summary>
+    public bool InterruptPending => Volatile.Read(ref _block->InterruptPending) != 0;
+
+    /// <summary><see cref="SafeSyscall.Invoke"/> on this thread, which must be the calling one.</summary>
+    public long Invoke(long number, ulong a0 = 0, ulong a1 = 0, ulong a2 = 0, ulong a3 = 0, ulong a4 = 0, ulong a5 = 0) =>
+        SafeSyscall.Invoke(_block, number, a0, a1, a2, a3, a4, a5);
+
+    /// <summary>
+    /// From any thread: makes the call in flight, or else the next one, end early. Store what the thread is to look at before; repeated
+    /// interrupts until <see cref="ClearInterrupt"/> cost no further signal.
+    /// </summary>
+    public void Interrupt()
+    {
+        if (Interlocked.Exchange(ref _block->InterruptPending, 1) == 0)
+            Kick();
+    }
+
+    /// <summary>On the thread itself, before it looks at what is pending: whatever is stored later interrupts again.</summary>
+    public void ClearInterrupt() => Interlocked.Exchange(ref _block->InterruptPending, 0);
+
+    /// <summary>Sends the kick signal alone: ends a <c>KVM_RUN</c> (whose caller has set <c>immediate_exit</c>) or a call in flight.</summary>
+    [SkipLocalsInit]
+    public void Kick()
+    {
+        // The block travels with the signal, so that the handler can see whether the thread is inside a call.
+        byte* info = stackalloc byte[128];
+        new Span<byte>(info, 128).Clear();
+        *(int*)info = SafeSyscall.KickSignal;
+        *(int*)(info + 8) = -1; // SI_QUEUE
+        *(int*)(info + 16) = _processId;
+        *(HostThreadBlock**)(info + 24) = _block;
+        long result = HostSyscall.RawQuick(HostCallNumber.RtTgsigqueueinfo, (ulong)_processId, (ulong)ThreadId, SafeSyscall.KickSignal, (ulong)info);
+        // EAGAIN: no room in the queue of real-time signals (RLIMIT_SIGPENDING is per user). tgkill is delivered nevertheless, only without the block.
+        if (result == -Errno.EAGAIN)
+            Kick(ThreadId);
+    }
+
+    /// <summary>Sends the kick signal to a thread of this process. No error if it is gone.</summary>
+    public static void Kick(int threadId) =>
+        HostSyscall.RawQuick(HostCallNumber.Tgkill, (ulong)Environment.ProcessId, (ulong)threadId, SafeSyscall.KickSignal);
+
+    /// <summary>On the thread itself, when nobody kicks it any more.</summary>
+    public void Dispose()
+    {
+        if (_disposed)
+            return;
+        _disposed = true;
+        HostSyscall.RawQuick(HostCallNumber.TimerDelete, (ulong)_block->RepeatTimer);
+        FreeBlocks.Add((nint)_block);
+    }
+}
