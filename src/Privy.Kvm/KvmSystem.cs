@@ -8,11 +8,6 @@ public sealed unsafe class KvmSystem : IDisposable
     /// <summary>The only API version there has been since Linux 2.6.22.</summary>
     public const int ApiVersion = 12;
 
-    /// <summary>
-    /// Descriptors of the hypervisor are moved to this number or above, out of the way of the program's, which count up from 0.
-    /// </summary>
-    public const int FirstReservedDescriptor = 900;
-
     private readonly int _descriptor;
 
     private KvmSystem(int descriptor) => _descriptor = descriptor;
@@ -24,7 +19,7 @@ public sealed unsafe class KvmSystem : IDisposable
         var descriptor = NativeMethods.Open(path, NativeMethods.O_RDWR | NativeMethods.O_CLOEXEC);
         if (descriptor < 0)
             throw new KvmException($"open({path})", Marshal.GetLastPInvokeError());
-        var system = new KvmSystem(MoveUp(descriptor));
+        var system = new KvmSystem(OwnDescriptors.Adopt(descriptor));
         var version = system.Call(KvmIoctl.GetApiVersion, 0, "KVM_GET_API_VERSION");
         if (version != ApiVersion)
         {
@@ -33,16 +28,6 @@ public sealed unsafe class KvmSystem : IDisposable
         }
 
         return system;
-    }
-
-    /// <summary>Moves a descriptor into the hypervisor's range; stays where it is if the limit on descriptors is too low.</summary>
-    internal static int MoveUp(int descriptor)
-    {
-        var high = NativeMethods.Fcntl(descriptor, NativeMethods.F_DUPFD_CLOEXEC, FirstReservedDescriptor);
-        if (high < 0)
-            return descriptor;
-        _ = NativeMethods.Close(descriptor);
-        return high;
     }
 
     /// <summary>Value of a capability; 0: absent.</summary>
@@ -82,7 +67,7 @@ public sealed unsafe class KvmSystem : IDisposable
         if (descriptor < 0)
             throw new KvmException("KVM_CREATE_VM", Marshal.GetLastPInvokeError());
         var runSize = Call(KvmIoctl.GetVcpuMmapSize, 0, "KVM_GET_VCPU_MMAP_SIZE");
-        return new VirtualMachine(MoveUp(descriptor), runSize);
+        return new VirtualMachine(OwnDescriptors.Adopt(descriptor), runSize);
     }
 
     /// <inheritdoc/>

@@ -27,4 +27,15 @@ internal static unsafe partial class NativeMethods
 
     [LibraryImport("libc", EntryPoint = "munmap", SetLastError = true)]
     internal static partial int Munmap(void* address, nuint length);
+
+    [LibraryImport("libc", EntryPoint = "getrlimit")]
+    private static partial int GetResourceLimit(int resource, ulong* limits);
+
+    /// <summary>RLIMIT_NOFILE, the soft limit.</summary>
+    internal static long DescriptorLimit()
+    {
+        const int descriptors = 7;
+        var limits = stackalloc ulong[2];
+        return GetResourceLimit(descriptors, limits) == 0 ? (long)Math.Min(limits[0], int.MaxValue) : 1024;
+    }
 }

@@ -41,7 +41,7 @@ public sealed unsafe class VirtualMachine : IDisposable
         var descriptor = NativeMethods.Ioctl(_descriptor, KvmIoctl.CreateVcpu, id);
         if (descriptor < 0)
             throw new KvmException($"KVM_CREATE_VCPU({id})", Marshal.GetLastPInvokeError());
-        return new VirtualCpu(id, KvmSystem.MoveUp(descriptor), _runSize);
+        return new VirtualCpu(id, OwnDescriptors.Adopt(descriptor), _runSize);
     }
 
     /// <inheritdoc/>

@@ -200,7 +200,7 @@ public sealed unsafe class Machine
     }
 
     /// <summary>Host address of a pool frame.</summary>
-    internal byte* PoolHost(ulong physical) => (byte*)(physical - Layout.PoolPhysical + PoolVirtual);
+    internal static byte* PoolHost(ulong physical) => (byte*)(physical - Layout.PoolPhysical + PoolVirtual);
 
     /// <summary>Makes a vCPU flush its translations before it executes another instruction of the guest.</summary>
     internal void FlushVcpu(int index)
@@ -242,6 +242,7 @@ public sealed unsafe class Machine
 
         LoadImage();
         BuildTables(state);
+        KernelEntry.Initialize(state);
         Slots.Add(Map.KernelPhysical, Layout.KernelBase, Map.KernelSize);
         if (Vdso is { } vdso)
             Slots.Add(Layout.VdsoPhysical, vdso.Start, vdso.End - vdso.Start);

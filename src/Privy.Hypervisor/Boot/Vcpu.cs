@@ -34,7 +34,7 @@ internal sealed unsafe class Vcpu
     private GuestRegisters _user;
     private bool _ring0;
     private bool _userDirty;
-    private bool _aliasLoaded;
+    private ulong _cr3;
     private bool _userBoundary = true;
 
     internal Vcpu(Machine machine, VirtualCpu cpu, VcpuStubs stubs, VcpuArea* area)
@@ -87,7 +87,7 @@ internal sealed unsafe class Vcpu
         var root = _machine.State->Spaces[space].Root;
         Cpu.SetSystemRegisters(UserSystemRegisters(root, fsBase, gsBase));
         Area->LoadedRoot = root;
-        _aliasLoaded = false;
+        _cr3 = root;
         _ring0 = false;
         _userBoundary = true;
         _user = registers;
@@ -274,11 +274,11 @@ internal sealed unsafe class Vcpu
     {
         Counters.RootLoads++;
         Volatile.Write(ref Area->FlushPending, 0);
-        // Loading the same root again flushes nothing under shadow paging; its alias does.
-        _aliasLoaded = Area->LoadedRoot == root && !_aliasLoaded;
+        // Loading the same CR3 again flushes nothing under shadow paging; the alias of the root does.
+        _cr3 = _cr3 == root ? _machine.State->Spaces[Area->Space].AliasRoot : root;
         Area->LoadedRoot = root;
         var registers = Cpu.GetSystemRegisters();
-        registers.Cr3 = _aliasLoaded ? _machine.State->Spaces[Area->Space].AliasRoot : root;
+        registers.Cr3 = _cr3;
         Cpu.SetSystemRegisters(registers);
     }
 

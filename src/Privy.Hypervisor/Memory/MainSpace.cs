@@ -74,7 +74,7 @@ internal sealed unsafe class MainSpace : AddressSpace
             var result = HostMemory.Map(address, length, hostProtection, hostFlags, anonymous ? -1 : descriptor, offset);
             if (result < 0)
                 return result;
-            if (anonymous && length >= Layout.LargePageSize)
+            if (anonymous && length >= Layout.LargePageSize && (flags & 0x20000 /* MAP_STACK */) == 0)
                 _ = HostMemory.Advise(address, length, MADV_HUGEPAGE);
 
             var vma = new Vma

@@ -253,7 +253,7 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
         {
             var piece = source[..(int)Math.Min((ulong)source.Length, Layout.PageSize - (address & (Layout.PageSize - 1)))];
             var kind = Translate.Lookup(Machine.State, Space, address, out _, out var physical);
-            var target = kind == PageKind.Private ? Machine.PoolHost(physical) : (byte*)address;
+            var target = kind == PageKind.Private ? Boot.Machine.PoolHost(physical) : (byte*)address;
             piece.CopyTo(new Span<byte>(target, piece.Length));
             source = source[piece.Length..];
             address += (ulong)piece.Length;
@@ -282,7 +282,7 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
             var kind = Translate.Lookup(Machine.State, Space, address, out _, out var physical);
             if (kind is PageKind.Redirect or PageKind.Private or PageKind.Zero)
             {
-                new ReadOnlySpan<byte>(Machine.PoolHost(physical), piece.Length).CopyTo(piece);
+                new ReadOnlySpan<byte>(Boot.Machine.PoolHost(physical), piece.Length).CopyTo(piece);
                 return;
             }
 

@@ -13,26 +13,13 @@ internal readonly unsafe struct VmaList(KernelState* state, int space)
     internal ReadOnlySpan<Vma> All => new(Space->Vmas, Space->VmaCount);
 
     /// <summary>Index of the first mapping that ends above an address.</summary>
-    internal int IndexOf(ulong address)
-    {
-        int low = 0, high = Space->VmaCount;
-        while (low < high)
-        {
-            var middle = (low + high) / 2;
-            if (Space->Vmas[middle].End <= address)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-
-        return low;
-    }
+    internal int IndexOf(ulong address) => VmaSet.FirstEndingAfter(Space, address);
 
     /// <summary>The mapping that holds an address; null when there is none.</summary>
     internal Vma? Find(ulong address)
     {
-        var i = IndexOf(address);
-        return i < Space->VmaCount && Space->Vmas[i].Start <= address ? Space->Vmas[i] : null;
+        var found = VmaSet.Find(Space, address);
+        return found == null ? null : *found;
     }
 
     /// <summary>Replaces whatever lies in the mapping's range by the mapping.</summary>

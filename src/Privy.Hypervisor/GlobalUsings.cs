@@ -1,0 +1,1 @@
+global using Errno = Privy.Hypervisor.Host.Errno;

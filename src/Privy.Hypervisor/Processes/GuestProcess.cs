@@ -1,0 +1,145 @@
+using System.Runtime.InteropServices;
+using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Memory;
+
+namespace Privy.Hypervisor.Processes;
+
+/// <summary>What a parent can learn of a child with wait(2).</summary>
+internal enum ChildState
+{
+    Running,
+    Stopped,
+    Continued,
+    Exited,
+}
+
+/// <summary>
+/// One process of the program: the main one, a forked child (a snapshot, run by threads of this host process), or a child that
+/// called exec and is a native process since.
+/// </summary>
+internal sealed unsafe partial class GuestProcess
+{
+    private readonly List<GuestThread> _threads = [];
+    private readonly int* _events;
+
+    internal GuestProcess(ProcessTable table, GuestProcess? parent, AddressSpace space, string programPath)
+    {
+        Table = table;
+        Parent = parent;
+        Space = space;
+        ProgramPath = programPath;
+        _events = (int*)NativeMemory.AllocZeroed(sizeof(int));
+    }
+
+    internal ProcessTable Table { get; }
+
+    /// <summary>The process that forked it; null for main, and for a child whose parent has ended.</summary>
+    internal GuestProcess? Parent { get; set; }
+
+    internal AddressSpace Space { get; }
+
+    /// <summary>True after vfork: the space is the parent's.</summary>
+    internal bool SharesSpace { get; init; }
+
+    /// <summary>Absolute path of the program.</summary>
+    internal string ProgramPath { get; set; }
+
+    /// <summary>Process id: the host process's for main, the thread id of its first host thread for a child.</summary>
+    internal int Id { get; set; }
+
+    /// <summary>Process group and session as the program sees them.</summary>
+    internal int Group { get; set; }
+
+    internal int Session { get; set; }
+
+    /// <summary>The native process after exec in a child; 0: none.</summary>
+    internal int NativeId { get; set; }
+
+    /// <summary>Signal the parent gets when this process ends (clone's low byte).</summary>
+    internal int ExitSignal { get; init; }
+
+    /// <summary>State for wait(2); guarded by the table's lock.</summary>
+    internal ChildState State { get; set; }
+
+    /// <summary>Status as wait(2) reports it.</summary>
+    internal int WaitStatus { get; set; }
+
+    /// <summary>The state has not been reported yet.</summary>
+    internal bool StateIsNews { get; set; }
+
+    /// <summary>Set when vfork's parent may go on: the child has called exec or ended.</summary>
+    internal ManualResetEventSlim? VforkDone { get; init; }
+
+    /// <summary>The process is ending with <see cref="WaitStatus"/>.</summary>
+    internal bool Ending { get; private set; }
+
+    /// <summary>Futex word that changes whenever a child changes state.</summary>
+    internal int* Events => _events;
+
+    /// <summary>True when no thread of it runs any more and it has not become a native process.</summary>
+    internal bool Gone { get; private set; }
+
+    /// <summary>The threads, a copy.</summary>
+    internal GuestThread[] Threads
+    {
+        get
+        {
+            lock (_threads)
+                return [.. _threads];
+        }
+    }
+
+    internal void Add(GuestThread thread)
+    {
+        lock (_threads)
+            _threads.Add(thread);
+    }
+
+    /// <summary>exit_group, or death by a signal: all threads end.</summary>
+    internal void BeginExit(int waitStatus, GuestThread? caller)
+    {
+        lock (_threads)
+        {
+            if (Ending)
+                return;
+            Ending = true;
+            WaitStatus = waitStatus;
+        }
+
+        foreach (var thread in Threads)
+        {
+            thread.ExitRequested = true;
+            if (thread != caller)
+                thread.Wake();
+        }
+    }
+
+    /// <summary>Called by a thread, on its host thread, as the last thing it does in the program.</summary>
+    internal void ThreadEnded(GuestThread thread)
+    {
+        bool last;
+        lock (_threads)
+        {
+            _threads.Remove(thread);
+            last = _threads.Count == 0;
+        }
+
+        if (!last)
+        {
+            thread.ReleaseVcpu();
+            return;
+        }
+
+        Gone = true;
+        Table.LastThreadEnded(this, thread);
+    }
+
+    /// <summary>Wakes threads that wait for children.</summary>
+    internal void SignalEvent()
+    {
+        Interlocked.Increment(ref *_events);
+        const long futex = 202;
+        const ulong wakePrivate = 1 | 128;
+        _ = HostSyscall.Raw(futex, (ulong)_events, wakePrivate, int.MaxValue);
+    }
+}

@@ -1,0 +1,95 @@
+using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Syscalls;
+
+namespace Privy.Hypervisor.Processes;
+
+/// <summary>What system calls ask of their thread (<see cref="ISyscallContext"/>).</summary>
+internal sealed unsafe partial class GuestThread : ISyscallContext
+{
+    bool ISyscallContext.Translates => !Space.IsMain;
+
+    int ISyscallContext.ProcessId => Process.Id;
+
+    string ISyscallContext.ProgramPath => Process.ProgramPath;
+
+    SyscallArena ISyscallContext.Arena { get; } = new();
+
+    /// <inheritdoc/>
+    public bool PrepareOutput(ulong address, ulong length)
+    {
+        // Under the lock that a fork takes, so that a fork either sees this output in flight or has happened before.
+        lock (Space.Changes)
+        {
+            if (!Space.PrepareWrite(Vcpu, address, length))
+                return false;
+            lock (_outputs)
+                _outputs.Add((address, length));
+            return true;
+        }
+    }
+
+    /// <inheritdoc/>
+    public void EndOutputs()
+    {
+        lock (_outputs)
+            _outputs.Clear();
+    }
+
+    /// <inheritdoc/>
+    public bool TryRead(ulong address, Span<byte> destination)
+    {
+        lock (Space.Changes)
+            return Space.TryRead(Vcpu, address, destination);
+    }
+
+    /// <inheritdoc/>
+    public bool TryWrite(ulong address, ReadOnlySpan<byte> source)
+    {
+        lock (Space.Changes)
+            return Space.TryWrite(Vcpu, address, source);
+    }
+
+    /// <inheritdoc/>
+    public long HostCall(long number, ulong a0, ulong a1, ulong a2, ulong a3, ulong a4, ulong a5) =>
+        Host.Invoke(number, a0, a1, a2, a3, a4, a5);
+
+    /// <inheritdoc/>
+    public bool IsReservedDescriptor(int descriptor) => Kvm.OwnDescriptors.Contains(descriptor);
+
+    internal bool TryReadWord(ulong address, out ulong value)
+    {
+        ulong word = 0;
+        var ok = TryRead(address, new Span<byte>(&word, sizeof(ulong)));
+        value = word;
+        return ok;
+    }
+
+    internal bool TryWriteInt(ulong address, int value) => TryWrite(address, new ReadOnlySpan<byte>(&value, sizeof(int)));
+
+    /// <summary>Reads a C string, at most a page long.</summary>
+    internal bool TryReadString(ulong address, out string text)
+    {
+        const int limit = 1 << 17;
+        Span<byte> buffer = stackalloc byte[256];
+        var bytes = new List<byte>();
+        text = "";
+        while (bytes.Count < limit)
+        {
+            // Up to the end of a page, since the next one may not be mapped.
+            var piece = buffer[..(int)Math.Min((ulong)buffer.Length, 4096 - (address & 4095))];
+            if (!TryRead(address, piece))
+                return false;
+            var end = piece.IndexOf((byte)0);
+            bytes.AddRange(end < 0 ? piece : piece[..end]);
+            if (end >= 0)
+            {
+                text = ProgramBytes.Decode(bytes.ToArray());
+                return true;
+            }
+
+            address += (ulong)piece.Length;
+        }
+
+        return false;
+    }
+}

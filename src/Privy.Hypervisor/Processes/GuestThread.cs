@@ -1,0 +1,147 @@
+using Privy.Hypervisor.Boot;
+using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Memory;
+using Privy.Hypervisor.Syscalls;
+using Privy.Kernel;
+
+namespace Privy.Hypervisor.Processes;
+
+/// <summary>One thread of the program: a vCPU and the host thread that runs it and makes its system calls.</summary>
+internal sealed unsafe partial class GuestThread
+{
+    private readonly List<(ulong Address, ulong Length)> _outputs = [];
+    private bool _exited;
+
+    internal GuestThread(GuestProcess process, Vcpu vcpu)
+    {
+        Process = process;
+        Vcpu = vcpu;
+    }
+
+    internal GuestProcess Process { get; }
+
+    internal Vcpu Vcpu { get; }
+
+    internal AddressSpace Space => Process.Space;
+
+    internal Machine Machine => Process.Table.Machine;
+
+    /// <summary>The host thread; set on it before the thread first runs.</summary>
+    internal HostThread Host { get; private set; } = null!;
+
+    /// <summary>Thread id, in the host and as the program sees it.</summary>
+    internal int ThreadId => Host.ThreadId;
+
+    /// <summary>CLONE_CHILD_CLEARTID: the word to clear and wake when the thread ends; 0: none.</summary>
+    internal ulong ClearChildTid { get; set; }
+
+    /// <summary>The process or the thread is to end; looked at before each return to the program.</summary>
+    internal bool ExitRequested { get; set; }
+
+    /// <summary>Makes the calling host thread this thread's.</summary>
+    internal void Adopt()
+    {
+        Host = new HostThread();
+        Vcpu.HostThreadId = ThreadId;
+    }
+
+    /// <summary>Runs the program on the calling host thread until the thread ends.</summary>
+    internal void Run()
+    {
+        try
+        {
+            while (!_exited)
+            {
+                // First forget the request, then look at what it was for: one that comes in between is seen the next time.
+                Interlocked.And(ref Vcpu.Area->ExitRequest, 0);
+                Host.ClearInterrupt();
+                if (ExitRequested || !DeliverSignals())
+                    break;
+                Step();
+            }
+        }
+        finally
+        {
+            End();
+        }
+    }
+
+    /// <summary>From any thread: makes this one look at its signals and <see cref="ExitRequested"/> soon.</summary>
+    internal void Wake()
+    {
+        Vcpu.RequestExit();
+        Host.Interrupt();
+    }
+
+    /// <summary>After a snapshot: copies the pages that calls in flight may still write, for the snapshot's sake (rule 2).</summary>
+    internal void PrepareOutputsInFlight(Vcpu vcpu)
+    {
+        lock (_outputs)
+        {
+            foreach (var (address, length) in _outputs)
+                _ = Space.PrepareWrite(vcpu, address, length);
+        }
+    }
+
+    /// <summary>Ends the thread after the present call.</summary>
+    internal void ExitSoon() => _exited = true;
+
+    private void Step()
+    {
+        VcpuExit exit;
+        Space.Gate.Enter();
+        try
+        {
+            exit = Vcpu.Run();
+        }
+        finally
+        {
+            Space.Gate.Leave();
+        }
+
+        switch (exit)
+        {
+            case VcpuExit.Syscall:
+                Syscall();
+                break;
+            case VcpuExit.Fault:
+                RaiseFault();
+                break;
+            case VcpuExit.HostFault:
+                RaiseHostFault();
+                break;
+            case VcpuExit.Exception:
+                RaiseException();
+                break;
+            default:
+                break;
+        }
+    }
+
+    private void Syscall()
+    {
+        ref var registers = ref Vcpu.User;
+        var number = (long)registers.Rax;
+        var arguments = new SyscallArguments(registers.Rdi, registers.Rsi, registers.Rdx, registers.R10, registers.R8, registers.R9);
+        BeginCall(number);
+        var trace = Process.Table.Trace;
+        trace?.Enter(this, number, arguments);
+        var result = SyscallDispatcher.Execute(this, number, arguments);
+        trace?.Exit(this, number, arguments, result);
+        EndCall(number, result);
+    }
+
+    private void End()
+    {
+        Process.ThreadEnded(this);
+        Host.Dispose();
+    }
+
+    /// <summary>Gives up vCPU and place in the space. The vCPU leaves a snapshot's tables first, which may be dropped next.</summary>
+    internal void ReleaseVcpu()
+    {
+        Space.Detach(Vcpu);
+        Vcpu.Area->Space = 0;
+        Machine.ReturnVcpu(Vcpu);
+    }
+}

@@ -1,0 +1,132 @@
+using Privy.Hypervisor.Boot;
+using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Memory;
+using Privy.Hypervisor.Syscalls;
+
+namespace Privy.Hypervisor.Processes;
+
+/// <summary>All processes of the program, the machine they run on, and what is common to them.</summary>
+internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer? trace)
+{
+    private readonly Dictionary<int, GuestProcess> _processes = [];
+    private readonly ManualResetEventSlim _mainEnded = new();
+
+    /// <summary>Guards the tree of processes and their states.</summary>
+    internal Lock Tree { get; } = new();
+
+    internal Machine Machine { get; } = machine;
+
+    internal MainSpace MainSpace { get; } = mainSpace;
+
+    internal GuestProcess Main { get; private set; } = null!;
+
+    /// <summary>Prints system calls; null when nobody asked.</summary>
+    internal Tracer? Trace { get; } = trace;
+
+    internal SnapshotStatistics Snapshots { get; } = new();
+
+    /// <summary>Host threads ready to become forked children.</summary>
+    internal ReadyChildren Ready { get; } = new(machine);
+
+    internal void SetMain(GuestProcess process)
+    {
+        Main = process;
+        Add(process);
+    }
+
+    internal void Add(GuestProcess process)
+    {
+        lock (Tree)
+            _processes[process.Id] = process;
+    }
+
+    internal GuestProcess? Find(int id)
+    {
+        lock (Tree)
+            return _processes.GetValueOrDefault(id);
+    }
+
+    internal GuestProcess[] All()
+    {
+        lock (Tree)
+            return [.. _processes.Values];
+    }
+
+    internal List<GuestProcess> ChildrenOf(GuestProcess parent)
+    {
+        var found = new List<GuestProcess>();
+        foreach (var process in _processes.Values)
+        {
+            if (process.Parent == parent)
+                found.Add(process);
+        }
+
+        return found;
+    }
+
+    /// <summary>Takes a process out of the table: its parent has waited for it, or nobody will.</summary>
+    internal void Remove(GuestProcess process)
+    {
+        lock (Tree)
+            _processes.Remove(process.Id);
+    }
+
+    /// <summary>A state change that a parent may wait for.</summary>
+    internal void Report(GuestProcess process, ChildState state, int waitStatus)
+    {
+        GuestProcess? parent;
+        lock (Tree)
+        {
+            process.State = state;
+            process.WaitStatus = waitStatus;
+            process.StateIsNews = true;
+            parent = process.Parent;
+            if (state == ChildState.Exited)
+            {
+                foreach (var orphan in ChildrenOf(process))
+                {
+                    orphan.Parent = null;
+                    if (orphan.State == ChildState.Exited)
+                        _processes.Remove(orphan.Id);
+                }
+
+                if (parent is null || parent.IgnoresChildren)
+                    _processes.Remove(process.Id);
+            }
+        }
+
+        process.VforkDone?.Set();
+        if (parent is null)
+            return;
+        parent.NotifyChildChanged(process, state, waitStatus);
+        parent.SignalEvent();
+    }
+
+    /// <summary>The last thread of a process has left the program.</summary>
+    internal void LastThreadEnded(GuestProcess process, GuestThread thread)
+    {
+        if (process == Main)
+        {
+            thread.ReleaseVcpu();
+            _mainEnded.Set();
+            return;
+        }
+
+        var vcpu = thread.Vcpu;
+        thread.ReleaseSnapshot();
+        if (process.NativeId != 0)
+            NativeChild.Await(process);
+        else
+            Report(process, ChildState.Exited, process.WaitStatus);
+        Machine.ReturnVcpu(vcpu);
+    }
+
+    /// <summary>Waits until main has ended and no forked child runs in this host process any more.</summary>
+    internal void WaitForEnd()
+    {
+        _mainEnded.Wait();
+        // A child that outlives its parent (a daemon that forked) lives in this process: it must not be taken down with it.
+        while (All().Any(p => p != Main && !p.Gone))
+            Thread.Sleep(5);
+    }
+}

@@ -1,0 +1,44 @@
+namespace Privy.Kvm;
+
+/// <summary>The hypervisor's own file descriptors: kept high, out of the program's way, and known, so that the program cannot touch them.</summary>
+public static class OwnDescriptors
+{
+    private const int Limit = 1 << 20;
+    private const int RoomBelowLimit = 128;
+    private static readonly ulong[] Bits = new ulong[Limit / 64];
+
+    /// <summary>Moves a descriptor up to where programs seldom count to, and records it.</summary>
+    /// <returns>The number it has now; unchanged when there is no room.</returns>
+    public static int Adopt(int descriptor)
+    {
+        var high = NativeMethods.Fcntl(descriptor, NativeMethods.F_DUPFD_CLOEXEC, FirstNumber());
+        if (high >= 0)
+        {
+            _ = NativeMethods.Close(descriptor);
+            descriptor = high;
+        }
+
+        Add(descriptor);
+        return descriptor;
+    }
+
+    /// <summary>Records a descriptor.</summary>
+    public static void Add(int descriptor)
+    {
+        if ((uint)descriptor < Limit)
+            Interlocked.Or(ref Bits[descriptor / 64], 1UL << (descriptor % 64));
+    }
+
+    /// <summary>Forgets a descriptor that was closed.</summary>
+    public static void Remove(int descriptor)
+    {
+        if ((uint)descriptor < Limit)
+            Interlocked.And(ref Bits[descriptor / 64], ~(1UL << (descriptor % 64)));
+    }
+
+    /// <summary>True for a descriptor of the hypervisor.</summary>
+    public static bool Contains(int descriptor) =>
+        (uint)descriptor < Limit && (Volatile.Read(ref Bits[descriptor / 64]) >> (descriptor % 64) & 1) != 0;
+
+    private static int FirstNumber() => (int)Math.Max(64, Math.Min(NativeMethods.DescriptorLimit(), Limit) - RoomBelowLimit);
+}
