@@ -29,11 +29,20 @@ public static class Errno
     public const int ENAMETOOLONG = 36;
     public const int ENOSYS = 38;
     public const int ELOOP = 40;
+    public const int EMSGSIZE = 90;
+    public const int ENOPROTOOPT = 92;
     public const int ENOTSUP = 95;
+    public const int ENOBUFS = 105;
     public const int ETIMEDOUT = 110;
 
     /// <summary>Not an error a program ever sees: the call was interrupted by a signal and is restarted unless a handler without SA_RESTART runs.</summary>
     public const int ERESTARTSYS = 512;
+
+    /// <summary>
+    /// Not an error a program ever sees: the call was not begun because a signal was pending. It is always made again after the
+    /// signal has been delivered, just as when the signal had come one instruction earlier.
+    /// </summary>
+    public const int ERESTARTNOINTR = 513;
 
     /// <summary>As <see cref="ERESTARTSYS"/>, but EINTR whenever any handler runs.</summary>
     public const int ERESTARTNOHAND = 514;

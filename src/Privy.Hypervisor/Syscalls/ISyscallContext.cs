@@ -33,7 +33,8 @@ public interface ISyscallContext
 
     /// <summary>
     /// Makes a system call on the thread's host thread. A signal for the program interrupts it (EINTR), also when it
-    /// arrived just before. Result as from the kernel: negative errno on failure.
+    /// arrived just before: then the kernel is not entered and the result is -<see cref="Host.Errno.ERESTARTNOINTR"/>, so that a
+    /// call which never waits (close, fcntl) does not seem to be interrupted. Result as from the kernel: negative errno on failure.
     /// </summary>
     long HostCall(long number, ulong a0 = 0, ulong a1 = 0, ulong a2 = 0, ulong a3 = 0, ulong a4 = 0, ulong a5 = 0);
 
@@ -42,4 +43,14 @@ public interface ISyscallContext
 
     /// <summary>True for a descriptor of the hypervisor: the program must not see or close it.</summary>
     bool IsReservedDescriptor(int descriptor);
+
+    /// <summary>Staging memory of this thread; reset when the system call ends.</summary>
+    SyscallArena Arena { get; }
+
+    /// <summary>
+    /// Replaces the thread's signal mask until the current system call ends, as ppoll and sigsuspend do (TIF_RESTORE_SIGMASK in the
+    /// kernel): when the call was interrupted, signals are delivered under this mask and the handler returns to the previous one;
+    /// otherwise the previous mask is back before anything is delivered.
+    /// </summary>
+    void SetTemporarySignalMask(ulong mask);
 }

@@ -1,0 +1,20 @@
+using System.Collections.Concurrent;
+
+namespace Privy.Hypervisor.Syscalls;
+
+/// <summary>One line on stderr for each thing that is refused, the first time it happens.</summary>
+internal static class SyscallWarnings
+{
+    private static readonly ConcurrentDictionary<string, bool> s_said = new();
+
+    /// <summary>Where the lines go. Tests listen here.</summary>
+    internal static Action<string> Write { get; set; } = static line => Console.Error.WriteLine(line);
+
+    internal static void Once(string message)
+    {
+        if (s_said.TryAdd(message, true)) Write("privy: " + message);
+    }
+
+    /// <summary>Makes every warning new again, for tests.</summary>
+    internal static void Forget() => s_said.Clear();
+}
