@@ -22,7 +22,7 @@ public sealed class LoadGenerator
         _workers = new LoadWorker[threads];
         _threads = new Thread[threads];
         _failures = new Exception?[threads];
-        var template = new RequestTemplate(options.ValueSize, options.Seed);
+        var template = new RequestTemplate(options.ValueSize, options.Compressible, options.Seed);
         try
         {
             for (var i = 0; i < threads; i++) _workers[i] = new LoadWorker(options, template, i, threads);

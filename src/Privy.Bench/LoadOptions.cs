@@ -34,6 +34,9 @@ public sealed record LoadOptions
     /// <summary>The size of a value in bytes.</summary>
     public int ValueSize { get; init; } = 1024;
 
+    /// <summary>The share of a value that repeats one byte, 0 to 1: what is left for a server that compresses its files to write.</summary>
+    public double Compressible { get; init; }
+
     /// <summary>How many different keys.</summary>
     public long KeyCount { get; init; } = 1 << 20;
 
@@ -71,6 +74,7 @@ public sealed record LoadOptions
         ArgumentOutOfRangeException.ThrowIfLessThan(KeyCount, 1);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(KeyCount, RequestTemplate.MaxKeys);
         if (ReadRatio is < 0 or > 1 or double.NaN) throw new ArgumentOutOfRangeException(nameof(ReadRatio), ReadRatio, "must be from 0 to 1");
+        if (Compressible is < 0 or > 1 or double.NaN) throw new ArgumentOutOfRangeException(nameof(Compressible), Compressible, "must be from 0 to 1");
         if (Rate is { } rate && !(rate > 0)) throw new ArgumentOutOfRangeException(nameof(Rate), Rate, "must be positive");
         if (SlotWidth <= TimeSpan.Zero) throw new ArgumentOutOfRangeException(nameof(SlotWidth), SlotWidth, "must be positive");
     }

@@ -10,7 +10,7 @@ internal sealed class RequestTemplate
     private const int KeyDigits = 12;
     public const long MaxKeys = 1_000_000_000_000;
 
-    // Values are cut out of this at random places: cheap, and neither equal to each other nor compressible.
+    // Values are cut out of this at random places: cheap, never equal, and not compressible.
     private const int PoolSlack = 1 << 20;
 
     private readonly byte[] _set;
@@ -18,17 +18,18 @@ internal sealed class RequestTemplate
     private readonly int _setKeyAt;
     private readonly int _getKeyAt;
     private readonly int _valueAt;
-    private readonly int _valueSize;
+    private readonly int _randomSize;
     private readonly byte[] _pool;
 
-    public RequestTemplate(int valueSize, ulong seed)
+    public RequestTemplate(int valueSize, double compressible, ulong seed)
     {
         var key = KeyPrefix + new string('0', KeyDigits);
         var head = string.Create(CultureInfo.InvariantCulture, $"*3\r\n$3\r\nSET\r\n${key.Length}\r\n{key}\r\n${valueSize}\r\n");
-        _valueSize = valueSize;
+        _randomSize = (int)Math.Round(valueSize * (1 - compressible));
         _valueAt = head.Length;
         _set = new byte[head.Length + valueSize + 2];
         Encoding.ASCII.GetBytes(head, _set);
+        _set.AsSpan(head.Length, valueSize).Fill((byte)'x');
         "\r\n"u8.CopyTo(_set.AsSpan(head.Length + valueSize));
         _setKeyAt = head.IndexOf(key, StringComparison.Ordinal) + KeyPrefix.Length;
 
@@ -36,7 +37,7 @@ internal sealed class RequestTemplate
         _get = Encoding.ASCII.GetBytes(get);
         _getKeyAt = get.IndexOf(key, StringComparison.Ordinal) + KeyPrefix.Length;
 
-        _pool = new byte[valueSize + PoolSlack];
+        _pool = new byte[_randomSize + PoolSlack];
         var random = new FastRandom(seed);
         for (var i = 0; i < _pool.Length; i++) _pool[i] = (byte)('!' + random.Next(94));
     }
@@ -46,11 +47,9 @@ internal sealed class RequestTemplate
 
     public int WriteSet(Span<byte> target, long key, ref FastRandom random)
     {
-        _set.AsSpan(0, _valueAt).CopyTo(target);
+        _set.CopyTo(target);
         WriteKey(target[_setKeyAt..], key);
-        _pool.AsSpan((int)random.Next(PoolSlack), _valueSize).CopyTo(target[_valueAt..]);
-        target[_valueAt + _valueSize] = (byte)'\r';
-        target[_valueAt + _valueSize + 1] = (byte)'\n';
+        _pool.AsSpan((int)random.Next(PoolSlack), _randomSize).CopyTo(target[_valueAt..]);
         return _set.Length;
     }
 

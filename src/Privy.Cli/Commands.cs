@@ -12,6 +12,8 @@ internal static class Commands
 {
     private const int Failure = 1;
 
+    private static readonly long[] DefaultSizes = [MemorySize.Gigabyte, 4 * MemorySize.Gigabyte, 8 * MemorySize.Gigabyte];
+
     public static int Invoke(string[] args)
     {
         if (args is ["help", "run", ..]) return RunCommand.Run(["--help"]);
@@ -24,7 +26,9 @@ internal static class Commands
         var result = root.Parse(args);
         if (result.Errors.Count > 0 && result.Action is not HelpAction)
         {
-            Terminal.Error($"{result.Errors[0].Message.TrimEnd('.')}; see 'privy {Path(result.CommandResult)}--help'");
+            // An unknown word is reported after the missing command it causes; it is the better message.
+            var message = result.UnmatchedTokens is [var unknown, ..] ? $"'{unknown}' is not known here" : result.Errors[0].Message.TrimEnd('.');
+            Terminal.Error($"{message}; see 'privy {Path(result.CommandResult)}--help'");
             return RunCommand.UsageError;
         }
 
@@ -66,7 +70,7 @@ internal static class Commands
     private static Command DemoCommandLine()
     {
         var output = new Option<string>("--output") { Description = "Where to put the picture of latency over time", HelpName = "FILE", DefaultValueFactory = _ => DemoCommand.DefaultPicture() };
-        var data = new Option<long>("--data") { Description = "How much data to load into each server", HelpName = "SIZE", DefaultValueFactory = _ => MemorySize.Gigabyte, CustomParser = Size };
+        var data = new Option<long>("--data") { Description = "How much data to load into each server [default: 1G]", HelpName = "SIZE", CustomParser = Size };
         var rate = new Option<double>("--rate") { Description = "SETs per second while latency is measured", HelpName = "N", DefaultValueFactory = _ => DemoCommand.DefaultRate };
         rate.Validators.Add(r => Check(r, r.GetValueOrDefault<double>() > 0, "--rate: must be above 0"));
         var array = new Option<bool>("--array") { Description = "Use the built-in program instead of Redis", Hidden = true };
@@ -77,7 +81,7 @@ internal static class Commands
             return Cancellable(interruption, () => new DemoCommand
             {
                 Picture = result.GetValue(output)!,
-                DataBytes = result.GetValue(data),
+                DataBytes = result.GetValue(data) is var size and > 0 ? size : MemorySize.Gigabyte,
                 Rate = result.GetValue(rate),
                 UseArray = result.GetValue(array),
             }.Run(interruption.Token));
@@ -89,9 +93,8 @@ internal static class Commands
     {
         var sizes = new Option<long[]>("--sizes")
         {
-            Description = "Sizes of data, in GB or with a unit",
+            Description = "Sizes of data, in GB or with a unit [default: 1,4,8]",
             HelpName = "LIST",
-            DefaultValueFactory = _ => [MemorySize.Gigabyte, 4 * MemorySize.Gigabyte, 8 * MemorySize.Gigabyte],
             CustomParser = Sizes,
         };
         var rounds = new Option<int>("--rounds") { Description = "Snapshots at each size", HelpName = "N", DefaultValueFactory = _ => 3 };
@@ -102,7 +105,7 @@ internal static class Commands
         fork.SetAction(result =>
         {
             using var interruption = new Interruption();
-            return Cancellable(interruption, () => ForkLatencyCommand.Run(result.GetValue(sizes)!, result.GetValue(rounds), result.GetValue(output), result.GetValue(directory)!, interruption.Token));
+            return Cancellable(interruption, () => ForkLatencyCommand.Run(result.GetValue(sizes) ?? DefaultSizes, result.GetValue(rounds), result.GetValue(output), result.GetValue(directory)!, interruption.Token));
         });
         return new Command("bench", "Run a benchmark") { fork };
     }

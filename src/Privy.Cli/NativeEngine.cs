@@ -38,8 +38,31 @@ internal static unsafe partial class NativeEngine
 
         // The libc's own table, not the runtime's view of it: names and values pass as the bytes they are.
         var environment = *(byte***)NativeLibrary.GetExport(NativeLibrary.GetMainProgramHandle(), "environ");
+        RemoveDiagnosticFiles();
         ExecuteProgram(path, argv, environment);
         return Marshal.GetLastPInvokeError();
+    }
+
+    /// <summary>
+    /// The runtime makes the end points of its debugger and profiler at start-up and removes them at exit, which execve never reaches.
+    /// Their names hold the process id and its start time in clock ticks (field 22 of /proc/self/stat).
+    /// </summary>
+    private static void RemoveDiagnosticFiles()
+    {
+        try
+        {
+            var stat = File.ReadAllText("/proc/self/stat");
+            var fields = stat[(stat.LastIndexOf(')') + 2)..].Split(' ');
+            var id = Environment.ProcessId.ToString(System.Globalization.CultureInfo.InvariantCulture) + "-" + fields[19];
+            var directory = Environment.GetEnvironmentVariable("TMPDIR") is { Length: > 0 } chosen ? chosen : "/tmp";
+            File.Delete($"{directory}/dotnet-diagnostic-{id}-socket");
+            File.Delete($"{directory}/clr-debug-pipe-{id}-in");
+            File.Delete($"{directory}/clr-debug-pipe-{id}-out");
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // Three small files stay behind; no reason not to run the program.
+        }
     }
 
     [LibraryImport("libc", EntryPoint = "execve", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
