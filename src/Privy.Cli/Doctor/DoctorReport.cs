@@ -1,0 +1,82 @@
+using System.Globalization;
+using Privy.Hypervisor.Diagnostics;
+using Spectre.Console;
+
+namespace Privy.Cli.Doctor;
+
+/// <summary><c>privy doctor</c>.</summary>
+internal sealed class DoctorReport
+{
+    private DoctorReport(IReadOnlyList<Check> checks) => Checks = checks;
+
+    public IReadOnlyList<Check> Checks { get; }
+
+    /// <summary>Whether <c>privy run</c> will work.</summary>
+    public bool CanRun => Checks.All(c => c.Verdict != Verdict.Problem);
+
+    /// <summary>Looks at everything.</summary>
+    public static DoctorReport Examine()
+    {
+        var checks = new List<Check>();
+        SystemProbe.ExamineProcessor(checks);
+        KvmProbe.Examine(checks);
+        SystemProbe.ExamineKind(checks);
+        SystemProbe.ExamineMemory(checks);
+        SystemProbe.ExamineLimits(checks);
+        SystemProbe.ExamineServers(checks);
+        return new DoctorReport(checks);
+    }
+
+    /// <summary>The command: prints the report and the measured costs; the exit status is 0 only if programs can run.</summary>
+    public static int Print()
+    {
+        var report = Examine();
+        Print(report);
+        if (report.CanRun && CostProbe.Default is { } probe) PrintCosts(probe);
+        Terminal.Out.WriteLine();
+        var warnings = report.Checks.Count(c => c.Verdict == Verdict.Warning);
+        Terminal.Out.WriteLine(!report.CanRun
+            ? "'privy run' will not work here until what is marked ✗ is put right ('privy run --engine native' runs programs as ordinary processes)."
+            : warnings > 0 ? "'privy run' will work here; what is marked ! costs speed or sets a limit." : "'privy run' will work here.");
+        return report.CanRun ? 0 : 1;
+    }
+
+    /// <summary>Prints the checks and what to do about each problem.</summary>
+    public static void Print(DoctorReport report)
+    {
+        var table = Plain();
+        table.AddColumn(new TableColumn("").NoWrap());
+        table.AddColumn(new TableColumn("").NoWrap());
+        table.AddColumn(new TableColumn(""));
+        foreach (var check in report.Checks)
+        {
+            var (mark, style) = check.Verdict switch
+            {
+                Verdict.Good => ("✓", new Style(Color.Green)),
+                Verdict.Warning => ("!", new Style(Color.Yellow)),
+                _ => ("✗", new Style(Color.Red)),
+            };
+            table.AddRow(new Text(mark, style), new Text(check.Name), new Text(check.Value));
+            if (check.Advice is { } advice) table.AddRow(new Text(""), new Text(""), new Text("→ " + advice, style));
+        }
+
+        Terminal.Out.Write(table);
+    }
+
+    private static void PrintCosts(ICostProbe probe)
+    {
+        var costs = probe.Measure();
+        Terminal.Out.WriteLine();
+        var table = Plain();
+        table.ShowHeaders = true;
+        table.AddColumn(new TableColumn("measured here").NoWrap());
+        table.AddColumn(new TableColumn("median").RightAligned().NoWrap());
+        table.AddColumn(new TableColumn("p99").RightAligned().NoWrap());
+        foreach (var cost in costs) table.AddRow(new Text(cost.Name), new Text(Microseconds(cost.Median)), new Text(Microseconds(cost.P99)));
+        Terminal.Out.Write(table);
+
+        static string Microseconds(TimeSpan time) => time.TotalMicroseconds.ToString(time.TotalMicroseconds < 10 ? "0.0" : "0", CultureInfo.InvariantCulture) + " µs";
+    }
+
+    private static Table Plain() => new() { Border = TableBorder.None, ShowHeaders = false };
+}

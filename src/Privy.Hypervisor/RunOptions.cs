@@ -1,0 +1,20 @@
+namespace Privy.Hypervisor;
+
+/// <summary>What to run as a privileged process, and how.</summary>
+public sealed record RunOptions
+{
+    /// <summary>The program as the user named it, which is also its argv[0]: a path, or a name to look up in PATH (<see cref="ProgramSearch"/>).</summary>
+    public required string Program { get; init; }
+
+    /// <summary>The program's arguments, without argv[0].</summary>
+    public string[] Arguments { get; init; } = [];
+
+    /// <summary>Upper bound of the guest's memory in bytes; null lets the hypervisor choose.</summary>
+    public long? MemoryBytes { get; init; }
+
+    /// <summary>Where to write a line per system call: a file's path, "-" for standard error, null for nowhere.</summary>
+    public string? TraceFile { get; init; }
+
+    /// <summary>Print counters (exits, faults, copies, snapshots) to standard error when the program ends.</summary>
+    public bool Stats { get; init; }
+}
