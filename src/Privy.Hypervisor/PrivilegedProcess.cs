@@ -1,3 +1,9 @@
+using Privy.Hypervisor.Boot;
+using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Memory;
+using Privy.Hypervisor.Processes;
+using Privy.Kvm;
+
 namespace Privy.Hypervisor;
 
 /// <summary>A program that runs as the guest of a virtual machine of its own.</summary>
@@ -7,6 +13,36 @@ public static class PrivilegedProcess
     public static int Run(RunOptions options)
     {
         ArgumentNullException.ThrowIfNull(options);
-        throw new NotImplementedException("The KVM engine is not part of this build.");
+        var program = ProgramResolver.Resolve(options.Program, options.Arguments);
+        var environment = ProgramBytes.HostEnvironment();
+        var memory = options.MemoryBytes is { } bytes ? (ulong)bytes : (ulong)GC.GetGCMemoryInfo().TotalAvailableMemoryBytes;
+        using var kvm = KvmSystem.Open();
+        var machine = Machine.Create(kvm, memory);
+        var space = new MainSpace(machine);
+        var trace = options.TraceFile switch
+        {
+            null => null,
+            "-" => new Tracer(Console.Error),
+            var path => new Tracer(File.CreateText(path)),
+        };
+
+        MemoryCalls.Register();
+        ProcessCalls.Register();
+        var table = new ProcessTable(machine, space, trace);
+        var main = new GuestProcess(table, null, space, Path.GetFullPath(program.Path)) { Id = Environment.ProcessId };
+        main.Group = (int)HostSyscall.Raw(Syscalls.SyscallNumber.getpgrp);
+        main.Session = (int)HostSyscall.Raw(Syscalls.SyscallNumber.getsid, 0);
+        table.SetMain(main);
+
+        var vcpu = machine.TakeVcpu();
+        var (entry, stackPointer) = new ProgramLoader(space, vcpu, machine).Load(program, environment);
+        vcpu.Start(new GuestRegisters { Rip = entry, Rsp = stackPointer, Rflags = 0x202 }, 0, 0, space.Index);
+        space.Attach(vcpu);
+        var thread = new GuestThread(main, vcpu);
+        main.Add(thread);
+        thread.Adopt();
+        thread.Run();
+        table.WaitForEnd();
+        return main.WaitStatus >> 8 & 0xFF;
     }
 }

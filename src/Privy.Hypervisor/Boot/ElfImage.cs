@@ -92,7 +92,7 @@ internal sealed class ElfImage
     internal static ElfImage Read(string path, Stream file)
     {
         Span<byte> header = stackalloc byte[HeaderBytes];
-        if (file.ReadAtLeast(header, HeaderBytes, throwOnEndOfStream: false) < HeaderBytes || !header[..4].SequenceEqual("\x7fELF"u8))
+        if (file.ReadAtLeast(header, HeaderBytes, throwOnEndOfStream: false) < HeaderBytes || !header[..4].SequenceEqual("\u007fELF"u8))
             throw Refuse(path, "is not an ELF program; give a program, or a script that begins with #!");
         if (header[4] != 2)
             throw Refuse(path, "is a 32-bit program; Privy runs 64-bit x86 programs");

@@ -3,6 +3,7 @@ using System.Security.Cryptography;
 using System.Text;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
+using Privy.Hypervisor.Processes;
 using Privy.Kernel;
 using static Privy.Hypervisor.Host.HostMemory;
 
@@ -120,10 +121,11 @@ internal sealed unsafe class ProgramLoader(MainSpace space, Vcpu vcpu, Machine m
 
         var top = (ulong)bottom + size;
         var at = top;
-        var name = Push(ref at, program.ExecutedName);
-        var environmentAddresses = environment.Select(e => Push(ref at, e)).ToArray();
-        var argumentAddresses = program.Arguments.Select(a => Push(ref at, a)).ToArray();
-        var platform = Push(ref at, "x86_64");
+        var name = Push(ref at, Encoding.UTF8.GetBytes(program.ExecutedName));
+        var environmentAddresses = environment.AsEnumerable().Reverse().Select(e => Push(ref at, ProgramBytes.Encode(e))).Reverse().ToArray();
+        // Linux lays the strings out upwards in order, argv[0] first, and programs that change their title rely on it.
+        var argumentAddresses = program.Arguments.AsEnumerable().Reverse().Select(a => Push(ref at, Encoding.UTF8.GetBytes(a))).Reverse().ToArray();
+        var platform = Push(ref at, "x86_64"u8);
         at -= 16;
         RandomNumberGenerator.Fill(new Span<byte>((void*)at, 16));
         var random = at;
@@ -188,18 +190,11 @@ internal sealed unsafe class ProgramLoader(MainSpace space, Vcpu vcpu, Machine m
         return Math.Max(AddressSpace.PageUp(limit[0]), 1UL << 20);
     }
 
-    private static ulong Push(ref ulong at, string text)
+    private static ulong Push(ref ulong at, ReadOnlySpan<byte> bytes)
     {
-        var bytes = ProgramText.Encode(text);
         at -= (ulong)bytes.Length + 1;
         bytes.CopyTo(new Span<byte>((void*)at, bytes.Length));
         *(byte*)(at + (ulong)bytes.Length) = 0;
         return at;
     }
-}
-
-/// <summary>Arguments and environment as bytes: what .NET could not decode as UTF-8 it has already replaced.</summary>
-internal static class ProgramText
-{
-    internal static byte[] Encode(string text) => Encoding.UTF8.GetBytes(text);
 }

@@ -37,6 +37,23 @@ internal static class ProgramResolver
         throw new ProgramException($"{program}: scripts call each other more than {MaxScriptDepth - 1} deep", ProgramException.NotExecutable);
     }
 
+    /// <summary>True when exec would take the file: an ELF program for this machine, or a script with a <c>#!</c> line.</summary>
+    internal static bool IsLoadable(string path)
+    {
+        try
+        {
+            if (ReadScriptLine(path) is not null)
+                return true;
+            using var file = File.OpenRead(path);
+            _ = ElfImage.Read(path, file);
+            return true;
+        }
+        catch (Exception e) when (e is ProgramException or IOException or UnauthorizedAccessException)
+        {
+            return false;
+        }
+    }
+
     private static string FindInPath(string program)
     {
         if (program.Length == 0)

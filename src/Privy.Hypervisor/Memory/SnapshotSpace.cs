@@ -262,6 +262,21 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
         return true;
     }
 
+    /// <summary>
+    /// Gives a futex word its host address: the child's own frame, so that its threads meet there and nobody else does.
+    /// </summary>
+    internal bool TryTranslateForFutex(Vcpu vcpu, ref ulong address)
+    {
+        if (Mappings.Find(address) is not { } vma || (vma.Flags & Vma.Read) == 0)
+            return false;
+        if ((vma.Flags & Vma.Shared) != 0)
+            return true;
+        if (!PrepareWrite(vcpu, address, sizeof(int)) || Translate.Lookup(Machine.State, Space, address, out _, out var physical) != PageKind.Private)
+            return false;
+        address = (ulong)Boot.Machine.PoolHost(physical);
+        return true;
+    }
+
     /// <summary>Gives up everything: the kernel's part on a vCPU that no longer runs in the space, then the host's.</summary>
     internal void Dispose(Vcpu vcpu)
     {

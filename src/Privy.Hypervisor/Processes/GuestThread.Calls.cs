@@ -50,8 +50,12 @@ internal sealed unsafe partial class GuestThread : ISyscallContext
     }
 
     /// <inheritdoc/>
-    public long HostCall(long number, ulong a0, ulong a1, ulong a2, ulong a3, ulong a4, ulong a5) =>
-        Host.Invoke(number, a0, a1, a2, a3, a4, a5);
+    public long HostCall(long number, ulong a0 = 0, ulong a1 = 0, ulong a2 = 0, ulong a3 = 0, ulong a4 = 0, ulong a5 = 0)
+    {
+        var result = Host.Invoke(number, a0, a1, a2, a3, a4, a5);
+        // Stopped before the kernel was entered: as if the signal had come one instruction earlier.
+        return result == -Errno.ERESTARTSYS ? -Errno.ERESTARTNOINTR : result;
+    }
 
     /// <inheritdoc/>
     public bool IsReservedDescriptor(int descriptor) => Kvm.OwnDescriptors.Contains(descriptor);

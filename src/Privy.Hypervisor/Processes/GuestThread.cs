@@ -35,6 +35,12 @@ internal sealed unsafe partial class GuestThread
     /// <summary>CLONE_CHILD_CLEARTID: the word to clear and wake when the thread ends; 0: none.</summary>
     internal ulong ClearChildTid { get; set; }
 
+    /// <summary>CLONE_CHILD_SETTID: where the child stores its id in its own memory; 0: nowhere.</summary>
+    internal ulong SetChildTid { get; set; }
+
+    /// <summary>Set once the thread's host thread runs the program.</summary>
+    internal ManualResetEventSlim Started { get; } = new();
+
     /// <summary>The process or the thread is to end; looked at before each return to the program.</summary>
     internal bool ExitRequested { get; set; }
 
@@ -48,6 +54,7 @@ internal sealed unsafe partial class GuestThread
     /// <summary>Runs the program on the calling host thread until the thread ends.</summary>
     internal void Run()
     {
+        Started.Set();
         try
         {
             while (!_exited)
@@ -133,8 +140,24 @@ internal sealed unsafe partial class GuestThread
 
     private void End()
     {
+        ClearTid();
         Process.ThreadEnded(this);
         Host.Dispose();
+    }
+
+    private void ClearTid()
+    {
+        if (ClearChildTid == 0 || !TryWriteInt(ClearChildTid, 0))
+            return;
+        var address = ClearChildTid;
+        lock (Space.Changes)
+        {
+            if (Space is SnapshotSpace snapshot && !snapshot.TryTranslateForFutex(Vcpu, ref address))
+                return;
+        }
+
+        const ulong wake = 1;
+        _ = HostSyscall.Raw(SyscallNumber.futex, address, wake, 1);
     }
 
     /// <summary>Gives up vCPU and place in the space. The vCPU leaves a snapshot's tables first, which may be dropped next.</summary>

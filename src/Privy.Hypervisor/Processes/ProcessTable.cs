@@ -114,12 +114,17 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
 
         var vcpu = thread.Vcpu;
         thread.ReleaseSnapshot();
+        // The child's descriptors close before its parent hears of the end, as natively: a reader of a pipe must see its end. This
+        // thread has its own table, and needs no descriptor any more.
+        _ = HostSyscall.Raw(SyscallNumber.close_range, 0, uint.MaxValue, 0);
         if (process.NativeId != 0)
             NativeChild.Await(process);
         else
             Report(process, ChildState.Exited, process.WaitStatus);
         Machine.ReturnVcpu(vcpu);
     }
+
+    internal long ExecMain(GuestThread thread, string path, List<string> arguments, List<string> environment) => -Errno.ENOSYS;
 
     /// <summary>Waits until main has ended and no forked child runs in this host process any more.</summary>
     internal void WaitForEnd()

@@ -1,0 +1,84 @@
+using Privy.Hypervisor.Boot;
+using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Signals;
+using Privy.Hypervisor.Syscalls;
+
+namespace Privy.Hypervisor.Processes;
+
+/// <summary>
+/// execve(2). Main starts over as a new <c>privy run</c>, so that a wrapper script's server is privileged too; a forked child
+/// becomes a native process.
+/// </summary>
+internal static class ExecCall
+{
+    private const int MaxStrings = 1 << 17;
+
+    internal static long Execute(GuestThread thread, ulong pathAddress, ulong argumentsAddress, ulong environmentAddress)
+    {
+        if (!thread.TryReadString(pathAddress, out var path) || ReadStrings(thread, argumentsAddress) is not { } arguments || ReadStrings(thread, environmentAddress) is not { } environment)
+            return -Errno.EFAULT;
+        if (SyscallPaths.ResolveProgram(thread, ProgramBytes.Encode(path)) is { } own)
+            path = ProgramBytes.FromText(own);
+        if (CheckExecutable(path) is var error and < 0)
+            return error;
+        return thread.Process == thread.Process.Table.Main
+            ? Restart(thread, path, arguments, environment)
+            : Spawn(thread, path, arguments, environment);
+    }
+
+    private static long Restart(GuestThread thread, string path, List<string> arguments, List<string> environment)
+    {
+        // Only exec itself can tell that a file is no program; after it there is no way back, so look first.
+        if (!ProgramResolver.IsLoadable(ProgramBytes.ToText(path)))
+            return -Errno.ENOEXEC;
+        return thread.Process.Table.ExecMain(thread, path, arguments, environment);
+    }
+
+    private static long Spawn(GuestThread thread, string path, List<string> arguments, List<string> environment)
+    {
+        var process = thread.Process;
+        List<SpawnAction> actions = [];
+        if (process.Session == process.Id)
+            actions.Add(SpawnAction.NewSession());
+        else if (process.Group != process.Table.Main.Group)
+            actions.Add(SpawnAction.SetProcessGroup(process.Group == process.Id ? 0 : process.Table.Find(process.Group)?.NativeId is { } leader and > 0 ? leader : process.Group));
+        var id = NativeSpawn.Spawn(ProgramBytes.Encode(path), arguments.ConvertAll(ProgramBytes.Encode), environment.ConvertAll(ProgramBytes.Encode),
+            thread.SignalMask, process.IgnoredSignals, [.. actions]);
+        if (id < 0)
+            return id;
+        process.NativeId = (int)id;
+        process.VforkDone?.Set();
+        process.BeginExit(0, thread);
+        return 0;
+    }
+
+    private static unsafe long CheckExecutable(string path)
+    {
+        const int atFdCwd = -100, executeOk = 1;
+        fixed (byte* name = ProgramBytes.Encode(path + '\0'))
+        {
+            var result = HostSyscall.Raw(SyscallNumber.faccessat, unchecked((ulong)atFdCwd), (ulong)name, executeOk);
+            if (result < 0)
+                return result;
+        }
+
+        return Directory.Exists(ProgramBytes.ToText(path)) ? -Errno.EACCES : 0;
+    }
+
+    private static List<string>? ReadStrings(GuestThread thread, ulong array)
+    {
+        var list = new List<string>();
+        for (; array != 0 && list.Count < MaxStrings; array += sizeof(ulong))
+        {
+            if (!thread.TryReadWord(array, out var address))
+                return null;
+            if (address == 0)
+                break;
+            if (!thread.TryReadString(address, out var text))
+                return null;
+            list.Add(text);
+        }
+
+        return list;
+    }
+}

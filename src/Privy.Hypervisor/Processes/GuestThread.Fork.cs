@@ -1,0 +1,224 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+using Privy.Hypervisor.Boot;
+using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Memory;
+using Privy.Kernel;
+using Privy.Kvm;
+
+namespace Privy.Hypervisor.Processes;
+
+/// <summary>clone(2), fork(2) and vfork(2): new threads, and children that run on a snapshot.</summary>
+internal sealed unsafe partial class GuestThread
+{
+    private static class CloneFlags
+    {
+        internal const ulong SignalMask = 0xFF;
+        internal const ulong Memory = 0x100;
+        internal const ulong Files = 0x400;
+        internal const ulong Vfork = 0x4000;
+        internal const ulong Thread = 0x10000;
+        internal const ulong SetTls = 0x80000;
+        internal const ulong ParentSetTid = 0x100000;
+        internal const ulong ChildClearTid = 0x200000;
+        internal const ulong ChildSetTid = 0x1000000;
+        internal const ulong Namespaces = 0x7E020000;
+    }
+
+    /// <summary>clone(2).</summary>
+    internal long Clone(ulong flags, ulong stack, ulong parentTid, ulong childTid, ulong tls)
+    {
+        if ((flags & CloneFlags.Namespaces) != 0)
+            return -Errno.EPERM;
+        if ((flags & CloneFlags.Thread) != 0)
+            return (flags & CloneFlags.Memory) != 0 ? StartThread(flags, stack, parentTid, childTid, tls) : -Errno.EINVAL;
+        if ((flags & CloneFlags.Memory) != 0 && (flags & CloneFlags.Vfork) == 0)
+            return -Errno.ENOSYS; // processes that share memory and run side by side
+        return (flags & CloneFlags.Files) != 0 ? -Errno.ENOSYS : Fork(flags, stack, parentTid, childTid, tls);
+    }
+
+    /// <summary>Gives a snapshot's tables and frames back, on this vCPU, which leaves the snapshot for it.</summary>
+    internal void ReleaseSnapshot()
+    {
+        var space = Space;
+        space.Detach(Vcpu);
+        Vcpu.Area->Space = 0;
+        if (space is SnapshotSpace snapshot && !Process.SharesSpace)
+            snapshot.Dispose(Vcpu);
+    }
+
+    private long StartThread(ulong flags, ulong stack, ulong parentTid, ulong childTid, ulong tls)
+    {
+        Vcpu vcpu;
+        try
+        {
+            vcpu = Machine.TakeVcpu();
+        }
+        catch (KvmException)
+        {
+            return -Errno.EAGAIN;
+        }
+
+        var thread = new GuestThread(Process, vcpu);
+        CopyStateTo(thread, stack, (flags & CloneFlags.SetTls) != 0 ? tls : null);
+        thread.InheritSignals(this);
+        using var known = new ManualResetEventSlim();
+        using var go = new ManualResetEventSlim();
+        const int stackBytes = 512 * 1024;
+        var host = new Thread(() =>
+        {
+            thread.Adopt();
+            known.Set();
+            go.Wait();
+            thread.Run();
+        }, stackBytes) { IsBackground = true, Name = "privy-thread" };
+        try
+        {
+            host.Start();
+        }
+        catch (OutOfMemoryException)
+        {
+            thread.ReleaseVcpu();
+            return -Errno.EAGAIN;
+        }
+
+        known.Wait();
+        Space.Attach(vcpu);
+        Process.Add(thread);
+        var tid = thread.ThreadId;
+        if ((flags & CloneFlags.ParentSetTid) != 0)
+            _ = TryWriteInt(parentTid, tid);
+        if ((flags & CloneFlags.ChildSetTid) != 0)
+            _ = TryWriteInt(childTid, tid);
+        if ((flags & CloneFlags.ChildClearTid) != 0)
+            thread.ClearChildTid = childTid;
+        go.Set();
+        // Both events must outlive the new thread's use of them.
+        thread.Started.Wait();
+        return tid;
+    }
+
+    private long Fork(ulong flags, ulong stack, ulong parentTid, ulong childTid, ulong tls)
+    {
+        var sharesMemory = (flags & CloneFlags.Memory) != 0;
+        var vfork = (flags & CloneFlags.Vfork) != 0;
+        var fromMain = Process == Process.Table.Main;
+        ChildRunner runner;
+        try
+        {
+            runner = Process.Table.Ready.Take(fromMain);
+        }
+        catch (Exception e) when (e is KvmException or OutOfMemoryException)
+        {
+            return -Errno.EAGAIN;
+        }
+
+        using var vforkDone = vfork ? new ManualResetEventSlim() : null;
+        // The thread copies the descriptor table while the snapshot is made.
+        runner.Separate(r => RunChild(r));
+        AddressSpace space = Space;
+        if (!sharesMemory)
+        {
+            var index = TakeSnapshot();
+            if (index < 0)
+            {
+                _ = runner.AwaitSeparation();
+                runner.Abandon();
+                return index;
+            }
+
+            space = new SnapshotSpace(Machine, Process.Table.MainSpace, Space, (int)index);
+        }
+
+        var child = new GuestProcess(Process.Table, Process, space, Process.ProgramPath)
+        {
+            SharesSpace = sharesMemory,
+            Id = runner.ThreadId,
+            Group = Process.Group,
+            Session = Process.Session,
+            ExitSignal = (int)(flags & CloneFlags.SignalMask),
+            VforkDone = vforkDone,
+        };
+        child.InheritSignals(Process);
+        var thread = new GuestThread(child, runner.Vcpu);
+        CopyStateTo(thread, stack, (flags & CloneFlags.SetTls) != 0 ? tls : null);
+        thread.InheritSignals(this);
+        space.Attach(runner.Vcpu);
+        child.Add(thread);
+        runner.Child = thread;
+
+        var error = runner.AwaitSeparation();
+        if (error < 0)
+            throw Vcpu.Defect($"unshare of the child's descriptors failed with errno {-error}");
+        Process.Table.Add(child);
+        var id = child.Id;
+        if ((flags & CloneFlags.ParentSetTid) != 0)
+            _ = TryWriteInt(parentTid, id);
+        if ((flags & CloneFlags.ChildSetTid) != 0)
+            thread.SetChildTid = childTid;
+        if ((flags & CloneFlags.ChildClearTid) != 0)
+            thread.ClearChildTid = childTid;
+        runner.Go();
+        if (vfork)
+            vforkDone!.Wait();
+        return id;
+    }
+
+    private static void RunChild(ChildRunner runner)
+    {
+        if (runner.Child is not { } thread)
+            return;
+        thread.Adopt();
+        if (thread.SetChildTid != 0)
+            _ = thread.TryWriteInt(thread.SetChildTid, thread.ThreadId);
+        thread.Run();
+    }
+
+    /// <summary>Takes a snapshot of this thread's space. Index of the new space, or a negative errno.</summary>
+    private long TakeSnapshot()
+    {
+        lock (Space.Changes)
+        {
+            var start = Stopwatch.GetTimestamp();
+            // At this instant no vCPU of the space may be in the program: each must load the new root before it writes again.
+            Space.Gate.Close(ExpelOthers);
+            try
+            {
+                var index = Machine.Kernel.CreateSnapshot(Vcpu, Space.Index);
+                if (index < 0)
+                    return index;
+                foreach (var thread in Process.Threads)
+                    thread.PrepareOutputsInFlight(Vcpu);
+                Process.Table.Snapshots.Add((long)Stopwatch.GetElapsedTime(start).TotalNanoseconds);
+                return index;
+            }
+            finally
+            {
+                Space.Gate.Open();
+            }
+        }
+    }
+
+    private void ExpelOthers()
+    {
+        foreach (var thread in Process.Threads)
+        {
+            if (thread != this)
+                thread.Vcpu.RequestExit();
+        }
+    }
+
+    private void CopyStateTo(GuestThread thread, ulong stack, ulong? tls)
+    {
+        var registers = Vcpu.User;
+        registers.Rax = 0;
+        if (stack != 0)
+            registers.Rsp = stack;
+        var (fs, gs) = Vcpu.GetBases();
+        thread.Vcpu.Start(registers, tls ?? fs, gs, thread.Space.Index);
+        var vectors = (XsaveArea*)NativeMemory.Alloc((nuint)sizeof(XsaveArea));
+        Vcpu.Cpu.GetXsave(vectors);
+        thread.Vcpu.Cpu.SetXsave(vectors);
+        NativeMemory.Free(vectors);
+    }
+}

@@ -1,0 +1,49 @@
+using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Syscalls;
+
+namespace Privy.Hypervisor.Processes;
+
+/// <summary>Follows the native process that a forked child became by exec, on the child's former host thread.</summary>
+internal static unsafe class NativeChild
+{
+    private const ulong ById = 1;
+    private const ulong Exited = 4, Stopped = 2, Continued = 8;
+
+    /// <summary>Reports each change of state to the parent until the process has ended.</summary>
+    internal static void Await(GuestProcess process)
+    {
+        var info = stackalloc int[32];
+        while (true)
+        {
+            var result = HostSyscall.Raw(SyscallNumber.waitid, ById, (ulong)process.NativeId, (ulong)info, Exited | Stopped | Continued);
+            if (result == -Errno.EINTR)
+                continue;
+            if (result < 0)
+            {
+                process.Table.Report(process, ChildState.Exited, 0xFF00);
+                return;
+            }
+
+            const int exited = 1, killed = 2, dumped = 3, stopped = 5, trapped = 4;
+            var status = info[6];
+            switch (info[2])
+            {
+                case exited:
+                    process.Table.Report(process, ChildState.Exited, (status & 0xFF) << 8);
+                    return;
+                case killed:
+                    process.Table.Report(process, ChildState.Exited, status);
+                    return;
+                case dumped:
+                    process.Table.Report(process, ChildState.Exited, status | 0x80);
+                    return;
+                case stopped or trapped:
+                    process.Table.Report(process, ChildState.Stopped, (status << 8) | 0x7F);
+                    break;
+                default:
+                    process.Table.Report(process, ChildState.Continued, 0xFFFF);
+                    break;
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+using Privy.Hypervisor.Boot;
+using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Syscalls;
+
+namespace Privy.Hypervisor.Processes;
+
+/// <summary>A host thread, with its vCPU, that waits to become a forked child.</summary>
+internal sealed class ChildRunner
+{
+    private readonly ManualResetEventSlim _go = new();
+    private readonly ManualResetEventSlim _separate = new();
+    private readonly ManualResetEventSlim _known = new();
+    private readonly ManualResetEventSlim _separated = new();
+    private Action<ChildRunner>? _body;
+    private volatile int _error;
+
+    private readonly Machine _machine;
+
+    private ChildRunner(Machine machine)
+    {
+        _machine = machine;
+        Vcpu = machine.TakeVcpu();
+    }
+
+    internal Vcpu Vcpu { get; }
+
+    /// <summary>The guest thread it is to run; set before <see cref="Go"/>.</summary>
+    internal GuestThread? Child { get; set; }
+
+    /// <summary>Id of the thread: the child's process id.</summary>
+    internal int ThreadId { get; private set; }
+
+    /// <summary>
+    /// Starts the thread. It inherits the calling thread's descriptor table and working directory, shared until
+    /// <see cref="Separate"/>.
+    /// </summary>
+    internal static ChildRunner Create(Machine machine)
+    {
+        var runner = new ChildRunner(machine);
+        const int stackBytes = 512 * 1024;
+        var thread = new Thread(runner.Main, stackBytes) { IsBackground = true, Name = "privy-child" };
+        thread.Start();
+        runner._known.Wait();
+        return runner;
+    }
+
+    /// <summary>Makes the thread take its own copies of descriptors, working directory and umask, as they are now.</summary>
+    internal void Separate(Action<ChildRunner> body)
+    {
+        _body = body;
+        _separate.Set();
+    }
+
+    /// <summary>Waits until it has them. 0 or a negative errno.</summary>
+    internal int AwaitSeparation()
+    {
+        _separated.Wait();
+        return _error;
+    }
+
+    /// <summary>Lets the child run.</summary>
+    internal void Go() => _go.Set();
+
+    /// <summary>There will be no child: the thread ends.</summary>
+    internal void Abandon()
+    {
+        _machine.ReturnVcpu(Vcpu);
+        Go();
+    }
+
+    private void Main()
+    {
+        ThreadId = (int)HostSyscall.RawQuick(SyscallNumber.gettid);
+        _known.Set();
+        _separate.Wait();
+        const ulong files = 0x400, fileSystem = 0x200;
+        _error = (int)HostSyscall.Raw(SyscallNumber.unshare, files | fileSystem);
+        _separated.Set();
+        _go.Wait();
+        _body?.Invoke(this);
+    }
+}
+
+/// <summary>Keeps one <see cref="ChildRunner"/> ready, so that a fork does not wait for a thread and a vCPU to be made.</summary>
+internal sealed class ReadyChildren(Machine machine)
+{
+    private readonly SemaphoreSlim _wanted = new(0);
+    private readonly Lock _lock = new();
+    private ChildRunner? _ready;
+    private bool _started;
+
+    /// <summary>Begins to keep one ready. Call from a thread of the main process, whose descriptor table the runners inherit.</summary>
+    internal void Start()
+    {
+        lock (_lock)
+        {
+            if (_started)
+                return;
+            _started = true;
+        }
+
+        var maker = new Thread(Make, 256 * 1024) { IsBackground = true, Name = "privy-ready" };
+        maker.Start();
+    }
+
+    /// <summary>Takes the ready runner, or makes one. A process with a descriptor table of its own always gets a new one.</summary>
+    internal ChildRunner Take(bool fromMain)
+    {
+        if (!fromMain)
+            return ChildRunner.Create(machine);
+        Start();
+        ChildRunner? runner;
+        lock (_lock)
+        {
+            runner = _ready;
+            _ready = null;
+        }
+
+        _wanted.Release();
+        return runner ?? ChildRunner.Create(machine);
+    }
+
+    private void Make()
+    {
+        while (true)
+        {
+            _wanted.Wait();
+            lock (_lock)
+            {
+                if (_ready is not null)
+                    continue;
+            }
+
+            var made = ChildRunner.Create(machine);
+            lock (_lock)
+                _ready = made;
+        }
+    }
+}
