@@ -1,0 +1,224 @@
+using System.Runtime.CompilerServices;
+using Iced.Intel;
+using Privy.Hypervisor.Signals;
+using static Iced.Intel.AssemblerRegisters;
+
+namespace Privy.Hypervisor.Host;
+
+/// <summary>What the host process does with a signal from outside.</summary>
+public enum HostDisposition
+{
+    /// <summary>The kernel's default action befalls the host process, as it would the program.</summary>
+    Default,
+
+    /// <summary>The kernel discards it.</summary>
+    Ignore,
+
+    /// <summary>The program is to see it: it goes to the action given to <see cref="HostSignals.Start"/>.</summary>
+    Forward,
+}
+
+/// <summary>
+/// Signals that the world sends to the host process and that are meant for the program. The handler is machine code: it copies the siginfo into a
+/// ring and writes to an eventfd; a managed thread takes it from there. Managed code never runs in a signal context.
+/// </summary>
+public static unsafe class HostSignals
+{
+    // The ring, in memory that lives as long as the process. Bounded, many producers (handlers on any thread), one consumer; each slot
+    // carries the position it is ready for, so that a slot is read only when its siginfo is complete.
+    private const int Slots = 256, SlotShift = 8;
+    private const int HeadOffset = 0, OverflowOffset = 8, OneOffset = 16, EventOffset = 24, SlotsOffset = 256;
+
+    private static readonly int[] Terminal =
+        [Signal.SIGHUP, Signal.SIGINT, Signal.SIGQUIT, Signal.SIGTERM, Signal.SIGCHLD, Signal.SIGCONT, Signal.SIGTSTP, Signal.SIGTTIN, Signal.SIGTTOU, Signal.SIGWINCH];
+
+    private static readonly Lock Gate = new();
+    private static byte* s_ring;
+    private static ulong s_handler, s_restorer;
+    private static ulong s_tail;
+    private static bool s_initialized;
+
+    /// <summary>The signals that the process was started with as ignored, as far as the runtime has left them: the program inherits them.</summary>
+    public static SignalSet InheritedIgnored { get; private set; }
+
+    /// <summary>The signals that the process was started with as blocked: the program inherits them.</summary>
+    public static SignalSet InheritedMask { get; private set; }
+
+    /// <summary>The descriptor that wakes the dispatcher; negative before <see cref="Start"/>. The program must not close it.</summary>
+    public static int EventDescriptor { get; private set; } = -1;
+
+    /// <summary>
+    /// Takes the runtime's handlers for terminal and job-control signals back to the state the process was started in. To be called early, on the main
+    /// thread. SIGPIPE stays ignored in the host for good: writes of the hypervisor must not kill it, and the program's own SIGPIPE is made from EPIPE.
+    /// Whether SIGPIPE was ignored before cannot be known (the runtime ignores it itself); default is assumed.
+    /// </summary>
+    public static void Initialize()
+    {
+        lock (Gate)
+        {
+            if (s_initialized)
+                return;
+            s_initialized = true;
+            ulong mask;
+            HostSyscall.RawQuick(HostCallNumber.RtSigprocmask, 0, 0, (ulong)&mask, 8);
+            InheritedMask = new SignalSet(mask);
+
+            var ignored = new SignalSet();
+            for (int signal = 1; signal <= Signal.Count; signal++)
+                if (signal != Signal.SIGPIPE && KernelSigaction.Get(signal).Handler == KernelSigaction.Ignore)
+                    ignored = ignored.With(signal);
+            InheritedIgnored = ignored;
+
+            // The runtime leaves an inherited "ignored" alone for all of these but SIGTERM, so whatever handler is there now was put over the default.
+            foreach (int signal in Terminal)
+                if (!ignored.Contains(signal))
+                    KernelSigaction.Set(signal, default);
+        }
+    }
+
+    /// <summary>Starts the dispatcher. Signals then arrive one after the other on its thread.</summary>
+    public static void Start(Action<int, SignalInfo> dispatch)
+    {
+        ArgumentNullException.ThrowIfNull(dispatch);
+        lock (Gate)
+        {
+            if (s_ring != null)
+                throw new InvalidOperationException("The dispatcher of host signals runs already.");
+            byte* ring = HostLibc.AllocatePages(SlotsOffset + (Slots << SlotShift));
+            for (int slot = 0; slot < Slots; slot++)
+                *(ulong*)(ring + SlotsOffset + (slot << SlotShift)) = (ulong)slot;
+            *(ulong*)(ring + OneOffset) = 1;
+            EventDescriptor = HostDescriptor.MoveHigh((int)HostSyscall.Checked(HostSyscall.RawQuick(HostCallNumber.Eventfd2, 0, 0x80000), "eventfd2", "EFD_CLOEXEC"));
+            *(int*)(ring + EventOffset) = EventDescriptor;
+            s_ring = ring;
+            AssembleHandler();
+        }
+        new Thread(() => Dispatch(dispatch)) { IsBackground = true, Name = "privy-signals" }.Start();
+    }
+
+    /// <summary>True for a signal whose host disposition may be changed: not those with which the runtime, libc and the hypervisor work themselves.</summary>
+    public static bool IsConfigurable(int signal) => signal is >= 1 and <= Signal.Count
+        && signal is not (Signal.SIGKILL or Signal.SIGSTOP or Signal.SIGSEGV or Signal.SIGFPE or Signal.SIGILL or Signal.SIGBUS or Signal.SIGTRAP or Signal.SIGABRT or Signal.SIGPIPE)
+        && signal is not (32 or 33 or 34 or SafeSyscall.KickSignal);
+
+    /// <summary>Sets what the host does with a signal. False for a signal that is not <see cref="IsConfigurable"/>.</summary>
+    public static bool SetDisposition(int signal, HostDisposition disposition)
+    {
+        if (!IsConfigurable(signal))
+            return false;
+        switch (disposition)
+        {
+            case HostDisposition.Default:
+                KernelSigaction.Set(signal, default);
+                break;
+            case HostDisposition.Ignore:
+                KernelSigaction.Set(signal, new KernelSigaction { Handler = KernelSigaction.Ignore });
+                break;
+            case HostDisposition.Forward:
+                if (s_ring == null)
+                    throw new InvalidOperationException("HostSignals.Start comes first.");
+                // SA_RESTART: the thread it happens to hit has nothing to do with it. Everything is blocked in the handler, so that a kick is
+                // delivered after it, where it sees the true program counter.
+                KernelSigaction.Set(signal, new KernelSigaction
+                {
+                    Handler = s_handler,
+                    Flags = KernelSigaction.SaSiginfo | KernelSigaction.SaOnstack | KernelSigaction.SaRestart | KernelSigaction.SaRestorer,
+                    Restorer = s_restorer,
+                    Mask = ulong.MaxValue,
+                });
+                break;
+            default:
+                throw new ArgumentOutOfRangeException(nameof(disposition));
+        }
+        return true;
+    }
+
+    /// <summary>Ends the process as if by the signal: whoever waits for it sees that in its status. A core is written where the limits allow one, as natively.</summary>
+    public static void DieBy(int signal)
+    {
+        if (signal is not (Signal.SIGKILL or Signal.SIGSTOP))
+            KernelSigaction.Set(signal, default);
+        ulong set = 1UL << (signal - 1);
+        HostSyscall.RawQuick(HostCallNumber.RtSigprocmask, 1, (ulong)&set, 0, 8);
+        HostSyscall.Raw(HostCallNumber.Kill, (ulong)Environment.ProcessId, (ulong)signal);
+        // Still here as pid 1 of a container, which no signal kills by default: end with the status a shell would report.
+        Thread.Sleep(100);
+        HostSyscall.Raw(231, (ulong)(128 + signal));
+    }
+
+    private static void AssembleHandler()
+    {
+        var c = new Assembler(64);
+        Label handler = c.CreateLabel(), retry = c.CreateLabel(), full = c.CreateLabel(), wake = c.CreateLabel(), restorer = c.CreateLabel();
+        // void handler(int signal, siginfo_t* info, ucontext_t* context)
+        c.Label(ref handler);
+        c.mov(edx, edi);
+        c.mov(r8, (ulong)s_ring);
+        c.Label(ref retry);
+        c.mov(rax, __qword_ptr[r8 + HeadOffset]);
+        c.mov(ecx, eax);
+        c.and(ecx, Slots - 1);
+        c.shl(ecx, SlotShift);
+        c.lea(r9, __[r8 + rcx + SlotsOffset]);
+        c.mov(r10, __qword_ptr[r9]);
+        c.cmp(r10, rax);
+        c.jl(full);
+        c.jne(retry);
+        c.lea(r11, __[rax + 1]);
+        c.@lock.cmpxchg(__qword_ptr[r8 + HeadOffset], r11);
+        c.jne(retry);
+        c.lea(rdi, __[r9 + 8]);
+        c.mov(ecx, SignalInfo.Size / 8);
+        c.rep.movsq();
+        c.mov(__qword_ptr[r9], r11); // A store after a string operation is seen after all of it (Intel SDM vol. 3, 9.2.4).
+        c.jmp(wake);
+        c.Label(ref full); // Remembered without details.
+        c.dec(edx);
+        c.@lock.bts(__qword_ptr[r8 + OverflowOffset], rdx);
+        c.Label(ref wake);
+        c.mov(eax, (int)HostCallNumber.Write);
+        c.mov(edi, __dword_ptr[r8 + EventOffset]);
+        c.lea(rsi, __[r8 + OneOffset]);
+        c.mov(edx, 8);
+        c.syscall(); // Raw: errno of the interrupted code stays as it is.
+        c.ret();
+        c.Label(ref restorer);
+        c.mov(eax, (int)HostCallNumber.RtSigreturn);
+        c.syscall();
+        AssemblerResult result = HostCode.Assemble(c);
+        s_handler = result.GetLabelRIP(handler);
+        s_restorer = result.GetLabelRIP(restorer);
+    }
+
+    private static void Dispatch(Action<int, SignalInfo> dispatch)
+    {
+        // This thread takes every signal, whatever mask the process was started with.
+        ulong none = 0;
+        HostSyscall.RawQuick(HostCallNumber.RtSigprocmask, 2, (ulong)&none, 0, 8);
+        while (true)
+        {
+            ulong count;
+            HostSyscall.Raw(HostCallNumber.Read, (ulong)EventDescriptor, (ulong)&count, 8);
+            while (TryTake(out SignalInfo info))
+                dispatch(info.Number, info);
+            ulong overflow = Interlocked.Exchange(ref *(ulong*)(s_ring + OverflowOffset), 0);
+            for (int signal = 1; signal <= Signal.Count; signal++)
+                if ((overflow >> (signal - 1) & 1) != 0)
+                    dispatch(signal, SignalInfo.FromKernel(signal));
+        }
+    }
+
+    private static bool TryTake(out SignalInfo info)
+    {
+        byte* slot = s_ring + SlotsOffset + ((s_tail & (Slots - 1)) << SlotShift);
+        if (Volatile.Read(ref *(ulong*)slot) != s_tail + 1)
+        {
+            info = default;
+            return false;
+        }
+        info = Unsafe.ReadUnaligned<SignalInfo>(slot + 8);
+        Volatile.Write(ref *(ulong*)slot, s_tail + Slots);
+        s_tail++;
+        return true;
+    }
+}

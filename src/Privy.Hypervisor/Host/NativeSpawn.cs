@@ -1,0 +1,191 @@
+using System.Runtime.InteropServices;
+using Iced.Intel;
+using Privy.Hypervisor.Signals;
+using static Iced.Intel.AssemblerRegisters;
+
+namespace Privy.Hypervisor.Host;
+
+/// <summary>A system call that the new process makes before <c>execve</c>; a failure ends it with that error.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public readonly record struct SpawnAction(long Number, ulong A0 = 0, ulong A1 = 0, ulong A2 = 0, ulong A3 = 0, ulong A4 = 0, ulong A5 = 0)
+{
+    /// <summary><c>setpgid(0, group)</c>; 0 makes a group of its own.</summary>
+    public static SpawnAction SetProcessGroup(int group) => new(HostCallNumber.Setpgid, 0, (ulong)group);
+
+    /// <summary><c>setsid()</c>.</summary>
+    public static SpawnAction NewSession() => new(HostCallNumber.Setsid);
+
+    /// <summary><c>prctl(PR_SET_PDEATHSIG, signal)</c>. The parent in its sense is the spawning <em>thread</em>.</summary>
+    public static SpawnAction DieWithParent(int signal) => new(HostCallNumber.Prctl, 1, (ulong)signal);
+}
+
+/// <summary>
+/// Starts a native process from the calling host thread: with that thread's descriptors, working directory and umask, which a forked child of the program has
+/// to itself. Between <c>clone</c> and <c>execve</c> the new process shares the memory with the runtime, so it runs a few instructions of machine code only.
+/// </summary>
+public static unsafe class NativeSpawn
+{
+    [StructLayout(LayoutKind.Sequential)]
+    private struct Block
+    {
+        internal byte* Path;
+        internal byte** Arguments;
+        internal byte** Environment;
+        internal SpawnAction* Actions;
+        internal long ActionCount;
+        internal ulong Mask;
+        internal ulong Ignored;
+        internal long Error;
+        internal ulong AllSignals;
+        internal ulong OldMask;
+        internal byte* StackTop;
+        internal KernelSigaction DefaultAction;
+        internal KernelSigaction IgnoreAction;
+    }
+
+    private const int OPath = 0, OArguments = 8, OEnvironment = 16, OActions = 24, OCount = 32, OMask = 40, OIgnored = 48, OError = 56,
+        OAllSignals = 64, OOldMask = 72, OStack = 80, ODefault = 88, OIgnore = 120;
+
+    private const int CloneVm = 0x100, CloneVfork = 0x4000;
+
+    private static readonly delegate* unmanaged<Block*, long> Stub = Assemble();
+
+    /// <summary>Starts a program. Handlers do not survive; the signals in <paramref name="ignored"/> are ignored in it, all others have their default action.</summary>
+    /// <returns>The process id, or a negative error number of an action or of <c>execve</c>; then no process is left.</returns>
+    public static long Spawn(ReadOnlySpan<byte> path, IReadOnlyList<byte[]> arguments, IReadOnlyList<byte[]> environment, SignalSet mask, SignalSet ignored,
+        params ReadOnlySpan<SpawnAction> actions)
+    {
+        ArgumentNullException.ThrowIfNull(arguments);
+        ArgumentNullException.ThrowIfNull(environment);
+        const int StackLength = 4096;
+        using var argv = new NativeStrings(arguments);
+        using var envp = new NativeStrings(environment);
+        using var name = new NativeStrings([path.ToArray()]);
+        byte* memory = (byte*)NativeMemory.AlignedAlloc((nuint)(StackLength + sizeof(Block) + actions.Length * sizeof(SpawnAction)), 64);
+        try
+        {
+            // The new process pushes nothing, but must not run on this thread's stack. Signals stay blocked in it until after all handlers are gone.
+            var block = (Block*)(memory + StackLength);
+            var list = (SpawnAction*)(block + 1);
+            actions.CopyTo(new Span<SpawnAction>(list, actions.Length));
+            *block = new Block
+            {
+                Path = name.Array[0],
+                Arguments = argv.Array,
+                Environment = envp.Array,
+                Actions = list,
+                ActionCount = actions.Length,
+                Mask = mask.Bits,
+                Ignored = ignored.Bits,
+                AllSignals = ulong.MaxValue,
+                StackTop = (byte*)block,
+                IgnoreAction = new KernelSigaction { Handler = KernelSigaction.Ignore },
+            };
+            long pid = Stub(block);
+            if (pid < 0 || block->Error == 0)
+                return pid;
+            // The process that failed to become the program is nobody's child.
+            while (HostSyscall.Raw(61, (ulong)pid, 0, 0, 0) == -Errno.EINTR)
+            {
+            }
+            return block->Error;
+        }
+        finally
+        {
+            NativeMemory.AlignedFree(memory);
+        }
+    }
+
+    private static delegate* unmanaged<Block*, long> Assemble()
+    {
+        var c = new Assembler(64);
+        Label entry = c.CreateLabel(), child = c.CreateLabel(), signals = c.CreateLabel(), set = c.CreateLabel();
+        Label actions = c.CreateLabel(), exec = c.CreateLabel(), fail = c.CreateLabel();
+
+        void Mask(int setOffset, int? oldOffset)
+        {
+            c.mov(edi, 2); // SIG_SETMASK
+            c.lea(rsi, __[rbx + setOffset]);
+            if (oldOffset is { } offset)
+                c.lea(rdx, __[rbx + offset]);
+            else
+                c.xor(edx, edx);
+            c.mov(r10d, 8);
+            c.mov(eax, (int)HostCallNumber.RtSigprocmask);
+            c.syscall();
+        }
+
+        c.Label(ref entry);
+        c.push(rbx);
+        c.push(r12);
+        c.mov(rbx, rdi);
+        Mask(OAllSignals, OOldMask);
+        c.mov(edi, CloneVm | CloneVfork | Signal.SIGCHLD);
+        c.mov(rsi, __qword_ptr[rbx + OStack]);
+        c.xor(edx, edx);
+        c.xor(r10d, r10d);
+        c.xor(r8d, r8d);
+        c.mov(eax, (int)HostCallNumber.Clone);
+        c.syscall();
+        c.test(rax, rax);
+        c.je(child);
+        c.mov(r12, rax);
+        Mask(OOldMask, null);
+        c.mov(rax, r12);
+        c.pop(r12);
+        c.pop(rbx);
+        c.ret();
+
+        c.Label(ref child);
+        c.mov(r12d, 1);
+        c.Label(ref signals);
+        c.lea(rsi, __[rbx + ODefault]);
+        c.mov(rax, __qword_ptr[rbx + OIgnored]);
+        c.lea(ecx, __[r12 - 1]);
+        c.bt(rax, rcx);
+        c.jae(set);
+        c.lea(rsi, __[rbx + OIgnore]);
+        c.Label(ref set);
+        c.mov(edi, r12d);
+        c.xor(edx, edx);
+        c.mov(r10d, 8);
+        c.mov(eax, (int)HostCallNumber.RtSigaction); // EINVAL for SIGKILL and SIGSTOP
+        c.syscall();
+        c.inc(r12d);
+        c.cmp(r12d, Signal.Count);
+        c.jbe(signals);
+
+        c.mov(r12, __qword_ptr[rbx + OActions]);
+        c.Label(ref actions);
+        c.sub(__qword_ptr[rbx + OCount], 1);
+        c.js(exec);
+        c.mov(rax, __qword_ptr[r12]);
+        c.mov(rdi, __qword_ptr[r12 + 8]);
+        c.mov(rsi, __qword_ptr[r12 + 16]);
+        c.mov(rdx, __qword_ptr[r12 + 24]);
+        c.mov(r10, __qword_ptr[r12 + 32]);
+        c.mov(r8, __qword_ptr[r12 + 40]);
+        c.mov(r9, __qword_ptr[r12 + 48]);
+        c.syscall();
+        c.test(rax, rax);
+        c.js(fail);
+        c.add(r12, sizeof(SpawnAction));
+        c.jmp(actions);
+
+        c.Label(ref exec);
+        Mask(OMask, null);
+        c.mov(rdi, __qword_ptr[rbx + OPath]);
+        c.mov(rsi, __qword_ptr[rbx + OArguments]);
+        c.mov(rdx, __qword_ptr[rbx + OEnvironment]);
+        c.mov(eax, (int)HostCallNumber.Execve);
+        c.syscall();
+        c.Label(ref fail);
+        c.mov(__qword_ptr[rbx + OError], rax);
+        c.mov(edi, 127);
+        c.mov(eax, (int)HostCallNumber.Exit);
+        c.syscall();
+        c.ud2();
+
+        return (delegate* unmanaged<Block*, long>)HostCode.Assemble(c).GetLabelRIP(entry);
+    }
+}
