@@ -13,6 +13,7 @@ public static class PrivilegedProcess
     public static int Run(RunOptions options)
     {
         ArgumentNullException.ThrowIfNull(options);
+        ErrorOutput.Initialize();
         var program = ProgramResolver.Resolve(options.Program, options.Arguments);
         var environment = ProgramBytes.HostEnvironment();
         var memory = options.MemoryBytes is { } bytes ? (ulong)bytes : (ulong)GC.GetGCMemoryInfo().TotalAvailableMemoryBytes;

@@ -66,10 +66,12 @@ internal sealed unsafe partial class GuestThread
                     break;
                 Step();
             }
-        }
-        finally
-        {
+
             End();
+        }
+        catch (Exception e) when (e is not ThreadInterruptedException)
+        {
+            Defects.Die(e);
         }
     }
 

@@ -116,7 +116,7 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
         thread.ReleaseSnapshot();
         // The child's descriptors close before its parent hears of the end, as natively: a reader of a pipe must see its end. This
         // thread has its own table, and needs no descriptor any more.
-        _ = HostSyscall.Raw(SyscallNumber.close_range, 0, uint.MaxValue, 0);
+        ErrorOutput.CloseAllOthers();
         if (process.NativeId != 0)
             NativeChild.Await(process);
         else

@@ -1,0 +1,43 @@
+using System.Text;
+using Privy.Kvm;
+
+namespace Privy.Hypervisor.Host;
+
+/// <summary>
+/// Standard error as it was when Privy started, under a descriptor of its own: the program may close or redirect its 2, and a
+/// child's thread has another table.
+/// </summary>
+internal static unsafe class ErrorOutput
+{
+    private const long Write = 1;
+    private const long Dup = 32;
+    private const long CloseRange = 436;
+
+    private static readonly int s_descriptor = Open();
+
+    /// <summary>Opens it; on a thread of main, before any child exists.</summary>
+    internal static void Initialize() => _ = s_descriptor;
+
+    /// <summary>Writes a line.</summary>
+    internal static void WriteLine(string text)
+    {
+        var bytes = Encoding.UTF8.GetBytes(text + "\n");
+        fixed (byte* at = bytes)
+            _ = HostSyscall.Raw(Write, (ulong)s_descriptor, (ulong)at, (ulong)bytes.Length);
+    }
+
+    /// <summary>Closes all descriptors of the calling thread's table but this one.</summary>
+    internal static void CloseAllOthers()
+    {
+        if (s_descriptor > 0)
+            _ = HostSyscall.Raw(CloseRange, 0, (ulong)s_descriptor - 1, 0);
+        _ = HostSyscall.Raw(CloseRange, (ulong)s_descriptor + 1, uint.MaxValue, 0);
+    }
+
+    private static int Open()
+    {
+        const ulong standardError = 2;
+        var copy = (int)HostSyscall.Raw(Dup, standardError);
+        return copy < 0 ? (int)standardError : OwnDescriptors.Adopt(copy);
+    }
+}
