@@ -2,6 +2,7 @@ using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
 using Privy.Hypervisor.Processes;
+using Privy.Hypervisor.Signals;
 using Privy.Kvm;
 
 namespace Privy.Hypervisor;
@@ -14,6 +15,7 @@ public static class PrivilegedProcess
     {
         ArgumentNullException.ThrowIfNull(options);
         ErrorOutput.Initialize();
+        HostSignals.Initialize();
         var program = ProgramResolver.Resolve(options.Program, options.Arguments);
         var environment = ProgramBytes.HostEnvironment();
         var memory = options.MemoryBytes is { } bytes ? (ulong)bytes : (ulong)GC.GetGCMemoryInfo().TotalAvailableMemoryBytes;
@@ -29,11 +31,15 @@ public static class PrivilegedProcess
 
         MemoryCalls.Register();
         ProcessCalls.Register();
+        SignalRegistration.Register();
         var table = new ProcessTable(machine, space, trace);
         var main = new GuestProcess(table, null, space, Path.GetFullPath(program.Path)) { Id = Environment.ProcessId };
         main.Group = (int)HostSyscall.Raw(Syscalls.SyscallNumber.getpgrp);
         main.Session = (int)HostSyscall.Raw(Syscalls.SyscallNumber.getsid, 0);
+        main.SetSignals(new ProcessSignals(main.Id, HostSignals.InheritedIgnored));
         table.SetMain(main);
+        HostSignals.Start((_, info) => table.Forward(info));
+        main.Signals.BindHost(HostSignals.SetDisposition);
 
         var vcpu = machine.TakeVcpu();
         var (entry, stackPointer) = new ProgramLoader(space, vcpu, machine).Load(program, environment);
@@ -41,9 +47,14 @@ public static class PrivilegedProcess
         space.Attach(vcpu);
         var thread = new GuestThread(main, vcpu);
         main.Add(thread);
+        thread.InheritSignals(HostSignals.InheritedMask);
         thread.Adopt();
         thread.Run();
         table.WaitForEnd();
-        return main.WaitStatus >> 8 & 0xFF;
+        var signal = main.WaitStatus & 0x7F;
+        if (signal != 0)
+            HostSignals.DieBy(signal);
+        _ = HostSyscall.Raw(Syscalls.SyscallNumber.exit_group, (ulong)(main.WaitStatus >> 8 & 0xFF));
+        return 0;
     }
 }

@@ -1,3 +1,5 @@
+using System.Runtime.InteropServices;
+
 namespace Privy.Kvm;
 
 /// <summary>The hypervisor's own file descriptors: kept high, out of the program's way, and known, so that the program cannot touch them.</summary>
@@ -39,6 +41,36 @@ public static class OwnDescriptors
     /// <summary>True for a descriptor of the hypervisor.</summary>
     public static bool Contains(int descriptor) =>
         (uint)descriptor < Limit && (Volatile.Read(ref Bits[descriptor / 64]) >> (descriptor % 64) & 1) != 0;
+
+    /// <summary>
+    /// Copies a descriptor of the process' first thread into the calling thread's own table, under the same number, unless it is there.
+    /// </summary>
+    /// <exception cref="KvmException">The kernel refused.</exception>
+    internal static void Import(int descriptor)
+    {
+        const int getFlags = 1;
+        if (NativeMethods.Fcntl(descriptor, getFlags, 0) >= 0)
+            return;
+        const long pidfdOpen = 434, pidfdGetfd = 438, dup3 = 292;
+        var self = (int)NativeMethods.Syscall(pidfdOpen, Environment.ProcessId, 0, 0);
+        var errno = Marshal.GetLastPInvokeError();
+        if (self >= 0)
+        {
+            var copy = (int)NativeMethods.Syscall(pidfdGetfd, self, descriptor, 0);
+            errno = Marshal.GetLastPInvokeError();
+            _ = NativeMethods.Close(self);
+            if (copy >= 0)
+            {
+                var placed = NativeMethods.Syscall(dup3, copy, descriptor, NativeMethods.O_CLOEXEC);
+                errno = Marshal.GetLastPInvokeError();
+                _ = NativeMethods.Close(copy);
+                if (placed >= 0)
+                    return;
+            }
+        }
+
+        throw new KvmException($"pidfd_getfd(descriptor {descriptor} of the first thread)", errno);
+    }
 
     private static int FirstNumber() => (int)Math.Max(64, Math.Min(NativeMethods.DescriptorLimit(), Limit) - RoomBelowLimit);
 }

@@ -32,6 +32,12 @@ public sealed unsafe class VirtualCpu : IDisposable
     /// <summary>The next entry loads the general registers from the run page.</summary>
     public void MarkRegistersDirty() => Run->DirtyRegs |= (ulong)SyncSets.Registers;
 
+    /// <summary>
+    /// Makes the vCPU's descriptor valid in the calling thread's own descriptor table, under the same number, when that table was
+    /// copied (unshare) before the vCPU was created. Linux 5.6 or newer.
+    /// </summary>
+    public void EnsureDescriptor() => OwnDescriptors.Import(_descriptor);
+
     /// <summary>Enters the guest until it exits.</summary>
     /// <returns>0, or the errno of KVM_RUN (EINTR: a signal or <see cref="RunPage.ImmediateExit"/>; EFAULT: no host memory behind an access).</returns>
     public int Enter() =>

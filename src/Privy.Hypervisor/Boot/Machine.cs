@@ -19,6 +19,7 @@ public sealed unsafe class Machine
     private readonly Stack<Vcpu> _idle = new();
     private readonly Vcpu?[] _vcpus = new Vcpu?[Layout.MaxVcpus];
     private readonly Lock _lock = new();
+    private readonly MainTableWorker _worker = new();
     private int _vcpuCount;
     private bool _syscallProbed;
 
@@ -46,6 +47,12 @@ public sealed unsafe class Machine
 
     /// <summary>The host's vDSO pages, mapped into the guest; null when there are none.</summary>
     internal Vdso? Vdso { get; private set; }
+
+    /// <summary>XCR0 of the guest.</summary>
+    internal ulong XsaveFeatures => _xcr0;
+
+    /// <summary>Length of the XSAVE image in the standard format for these features (CPUID leaf 0xD).</summary>
+    internal int XsaveLength { get; private set; }
 
     /// <summary>The kernel's functions.</summary>
     internal KernelCalls Kernel { get; private set; } = null!;
@@ -77,6 +84,7 @@ public sealed unsafe class Machine
         var machine = new Machine(kvm.CreateVirtualMachine(), cpuid, HostProcessor.Xcr0() & SupportedXcr0(cpuid), map);
         foreach (ref readonly var entry in cpuid.AsSpan())
             machine.HasFsGsBase |= entry is { Function: 7, Index: 0 } && (entry.Ebx & 1) != 0;
+        machine.XsaveLength = machine.MeasureXsave();
         machine.Boot();
         return machine;
     }
@@ -91,7 +99,7 @@ public sealed unsafe class Machine
             var index = _vcpuCount;
             if (index >= Layout.MaxVcpus)
                 throw new KvmException("too many threads: creating another vCPU", Errno.EAGAIN);
-            var made = CreateVcpu(index);
+            var made = _worker.Run(() => CreateVcpu(index));
             _vcpus[index] = made;
             _vcpuCount++;
             return made;
@@ -170,6 +178,19 @@ public sealed unsafe class Machine
             lock (_lock)
                 return _vcpuCount - _idle.Count;
         }
+    }
+
+    private int MeasureXsave()
+    {
+        const int legacyAndHeader = 576;
+        var length = legacyAndHeader;
+        foreach (ref readonly var entry in _cpuid.AsSpan())
+        {
+            if (entry is { Function: 0xD, Index: >= 2 and < 63 } && (_xcr0 >> (int)entry.Index & 1) != 0)
+                length = Math.Max(length, (int)(entry.Ebx + entry.Eax));
+        }
+
+        return Math.Min(length, XsaveArea.Length);
     }
 
     private static ulong SupportedXcr0(CpuidEntry[] cpuid)

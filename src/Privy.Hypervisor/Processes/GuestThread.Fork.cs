@@ -139,7 +139,7 @@ internal sealed unsafe partial class GuestThread
             ExitSignal = (int)(flags & CloneFlags.SignalMask),
             VforkDone = vforkDone,
         };
-        child.InheritSignals(Process);
+        child.SetSignals(Process.Signals.Fork(child.Id));
         var thread = new GuestThread(child, runner.Vcpu);
         CopyStateTo(thread, stack, (flags & CloneFlags.SetTls) != 0 ? tls : null);
         thread.InheritSignals(this);
@@ -210,6 +210,7 @@ internal sealed unsafe partial class GuestThread
 
     private void CopyStateTo(GuestThread thread, ulong stack, ulong? tls)
     {
+        thread.Vcpu.Cpu.EnsureDescriptor();
         var registers = Vcpu.User;
         registers.Rax = 0;
         if (stack != 0)

@@ -30,7 +30,7 @@ internal sealed unsafe partial class GuestThread
     internal HostThread Host { get; private set; } = null!;
 
     /// <summary>Thread id, in the host and as the program sees it.</summary>
-    internal int ThreadId => Host.ThreadId;
+    public int ThreadId => Host.ThreadId;
 
     /// <summary>CLONE_CHILD_CLEARTID: the word to clear and wake when the thread ends; 0: none.</summary>
     internal ulong ClearChildTid { get; set; }
@@ -49,6 +49,7 @@ internal sealed unsafe partial class GuestThread
     {
         Host = new HostThread();
         Vcpu.HostThreadId = ThreadId;
+        JoinSignals();
     }
 
     /// <summary>Runs the program on the calling host thread until the thread ends.</summary>
@@ -62,6 +63,7 @@ internal sealed unsafe partial class GuestThread
                 // First forget the request, then look at what it was for: one that comes in between is seen the next time.
                 Interlocked.And(ref Vcpu.Area->ExitRequest, 0);
                 Host.ClearInterrupt();
+                Process.AwaitRunning();
                 if (ExitRequested || !DeliverSignals())
                     break;
                 Step();
@@ -143,6 +145,7 @@ internal sealed unsafe partial class GuestThread
     private void End()
     {
         ClearTid();
+        ThreadSignals.Exit();
         Process.ThreadEnded(this);
         Host.Dispose();
     }

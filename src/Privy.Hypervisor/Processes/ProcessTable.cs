@@ -1,12 +1,13 @@
 using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
+using Privy.Hypervisor.Signals;
 using Privy.Hypervisor.Syscalls;
 
 namespace Privy.Hypervisor.Processes;
 
 /// <summary>All processes of the program, the machine they run on, and what is common to them.</summary>
-internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer? trace)
+internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer? trace) : IProcessDirectory
 {
     private readonly Dictionary<int, GuestProcess> _processes = [];
     private readonly ManualResetEventSlim _mainEnded = new();
@@ -51,6 +52,31 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
         lock (Tree)
             return [.. _processes.Values];
     }
+
+    /// <inheritdoc/>
+    public ProcessSignals? FindProcess(int processId) => Find(processId) is { NativeId: 0, State: not ChildState.Exited } process ? process.Signals : null;
+
+    /// <inheritdoc/>
+    public ThreadSignals? FindThread(int threadId)
+    {
+        foreach (var process in All())
+        {
+            foreach (var thread in process.Threads)
+            {
+                if (thread.ThreadSignals is { } signals && signals.ThreadId == threadId)
+                    return signals;
+            }
+        }
+
+        return null;
+    }
+
+    /// <inheritdoc/>
+    public IReadOnlyList<ProcessSignals> SnapshotsOfGroup(int group) =>
+        [.. All().Where(p => p != Main && p.NativeId == 0 && p.State != ChildState.Exited && (group == 0 || p.Group == group)).Select(p => p.Signals)];
+
+    /// <inheritdoc/>
+    public int GroupOf(int processId) => Find(processId)?.Group ?? 0;
 
     internal List<GuestProcess> ChildrenOf(GuestProcess parent)
     {
@@ -122,6 +148,16 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
         else
             Report(process, ChildState.Exited, process.WaitStatus);
         Machine.ReturnVcpu(vcpu);
+    }
+
+    /// <summary>A signal from outside: for main, and one from the terminal for the children in its group as well.</summary>
+    internal void Forward(SignalInfo info)
+    {
+        _ = Main.Signals.Send(info);
+        if (info.Code != SignalInfo.SI_KERNEL)
+            return;
+        foreach (var child in SnapshotsOfGroup(Main.Group))
+            _ = child.Send(info);
     }
 
     internal long ExecMain(GuestThread thread, string path, List<string> arguments, List<string> environment) => -Errno.ENOSYS;

@@ -75,6 +75,8 @@ internal sealed class ChildRunner
         _separate.Wait();
         const ulong files = 0x400, fileSystem = 0x200;
         _error = (int)HostSyscall.Raw(SyscallNumber.unshare, files | fileSystem);
+        if (_error == 0)
+            Vcpu.Cpu.EnsureDescriptor();
         _separated.Set();
         _go.Wait();
         _body?.Invoke(this);
