@@ -41,6 +41,7 @@ internal sealed class DemoCommand
     private int RunRedis(string program, bool withPrivy, CancellationToken cancellation)
     {
         RequireMemory(DataBytes * 5 / 2);
+        PreparePicture();
         SnapshotUnderLoadResult? privileged = null;
         string? failure = null;
         if (withPrivy)
@@ -138,6 +139,20 @@ internal sealed class DemoCommand
 
         string Of(Func<IReadOnlyList<ArraySnapshot>, string> cell) => privileged is null ? "–" : cell(privileged);
         static string Exact(IReadOnlyList<ArraySnapshot> snapshots) => $"{snapshots.Count(s => s.IsExact)} of {snapshots.Count}";
+    }
+
+    /// <summary>A picture that cannot be written should be known before the measurement, not after it.</summary>
+    private void PreparePicture()
+    {
+        try
+        {
+            if (Path.GetDirectoryName(Picture) is { Length: > 0 } directory) Directory.CreateDirectory(directory);
+            using var file = new FileStream(Picture, FileMode.OpenOrCreate, FileAccess.Write);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new BenchException($"the picture {Picture} cannot be written; choose another place with --output", e);
+        }
     }
 
     private static void RequireMemory(long bytes)
