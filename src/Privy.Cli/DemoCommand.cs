@@ -100,6 +100,7 @@ internal sealed class DemoCommand
         if (privileged is not null) curves.Add(Curve("Privy", privileged, "#2a6fbf"));
         LatencyPlot.Save(Picture, $"SET at {Rate.ToString("#,0", CultureInfo.InvariantCulture)}/s on {MemorySize.Format(DataBytes)} of data", curves);
         Terminal.Out.WriteLine("latency over time: " + Path.GetFullPath(Picture));
+        if (!LatencyPlot.CanWriteText) Terminal.Out.WriteLine("(no font is installed, so the picture is without text; Debian: apt-get install fonts-dejavu-core)");
 
         static LatencyCurve Curve(string name, SnapshotUnderLoadResult result, string color) =>
             new($"{name}: fork {Time(result.Forks[0])}, slowest SET {Time(result.FixedRate.WriteLatency.Max)}", result.FixedRate.Series, result.Snapshot.Begin, result.Snapshot.End, color);

@@ -64,6 +64,11 @@ public class NativeTests
         Assert.Equal(open.Requests, open.Reads.TotalCount + open.Writes.TotalCount);
         Assert.Equal("10000", server.Control.Command("DBSIZE"));
 
+        var picture = Path.Combine(Path.GetTempPath(), $"privy-test-{Environment.ProcessId}.png");
+        LatencyPlot.Save(picture, "test", [new LatencyCurve("native", open.Series, TimeSpan.FromSeconds(0.2), TimeSpan.FromSeconds(0.4), "#c8442f")]);
+        Assert.Equal(0x89, File.ReadAllBytes(picture)[0]);
+        File.Delete(picture);
+
         // A refused request is counted as one.
         server.Control.Command("CONFIG", "SET", "maxmemory", "1");
         var refused = LoadGenerator.Run(new LoadOptions { Port = server.Port, Requests = 100 });

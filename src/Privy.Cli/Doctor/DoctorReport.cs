@@ -74,8 +74,19 @@ internal sealed class DoctorReport
 
     private static void PrintCosts(ICostProbe probe)
     {
-        var costs = probe.Measure();
+        IReadOnlyList<MeasuredCost> costs;
         Terminal.Out.WriteLine();
+        try
+        {
+            costs = probe.Measure();
+        }
+        catch (Exception e) when (e is not OutOfMemoryException)
+        {
+            // The checks above stand; a report is not to end in a stack trace.
+            Terminal.Out.WriteLine("! what things cost here could not be measured: " + e.Message);
+            return;
+        }
+
         var table = Plain();
         table.ShowHeaders = true;
         table.AddColumn(new TableColumn("measured here").NoWrap());
