@@ -17,6 +17,12 @@ public static class LatencyPlot
     private const int Width = 1200;
     private const int PanelHeight = 380;
 
+    private static readonly string[] PreferredFonts = ["DejaVu Sans", "Noto Sans", "Liberation Sans", "Arial"];
+    private static readonly string? Font = ChooseFont();
+
+    /// <summary>False where no font is installed: pictures are then without any text.</summary>
+    public static bool CanWriteText => Font is not null;
+
     /// <summary>Writes the picture as a PNG file.</summary>
     public static void Save(string path, string title, IReadOnlyList<LatencyCurve> curves)
     {
@@ -77,6 +83,7 @@ public static class LatencyPlot
         plot.Axes.Left.TickLabelStyle.FontSize = 13;
         plot.Axes.Bottom.TickLabelStyle.FontSize = 13;
         plot.ShowLegend(Alignment.UpperRight, Orientation.Horizontal);
+        if (Font is not null) plot.Font.Set(Font);
 
         void Add(Func<LatencySlot, long> value, string name, Color lineColor, float width)
         {
@@ -94,6 +101,22 @@ public static class LatencyPlot
             var scatter = plot.Add.ScatterLine(xs, ys, lineColor);
             scatter.LineWidth = width;
             scatter.LegendText = name;
+        }
+    }
+
+    /// <summary>A plain sans serif if there is one, else any font.</summary>
+    private static string? ChooseFont()
+    {
+        var families = SkiaSharp.SKFontManager.Default.FontFamilies.Where(HasLetters).ToArray();
+        return PreferredFonts.FirstOrDefault(families.Contains)
+            ?? families.FirstOrDefault(f => f.Contains("Sans", StringComparison.Ordinal))
+            ?? families.FirstOrDefault();
+
+        // Where nothing is installed, Skia names a family of its own that has no shapes in it.
+        static bool HasLetters(string family)
+        {
+            using var typeface = SkiaSharp.SKTypeface.FromFamilyName(family);
+            return typeface is not null && typeface.GetGlyphs("a") is [not 0, ..];
         }
     }
 

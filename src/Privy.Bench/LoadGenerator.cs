@@ -10,10 +10,13 @@ namespace Privy.Bench;
 /// </summary>
 public sealed class LoadGenerator
 {
+    private const long AllocationDuringRun = 128 << 20;
+
     private readonly LoadWorker[] _workers;
     private readonly Thread[] _threads;
     private readonly Exception?[] _failures;
     private readonly long _start;
+    private readonly int _collections;
     private bool _stop;
 
     private LoadGenerator(LoadOptions options)
@@ -33,9 +36,9 @@ public sealed class LoadGenerator
             throw;
         }
 
-        // What the set-up threw away is collected now rather than during the run.
-        GC.Collect();
-        GCSettings.LatencyMode = GCLatencyMode.SustainedLowLatency;
+        // Collects now what the set-up threw away, and sets memory aside for what the process allocates during the run.
+        if (GCSettings.LatencyMode != GCLatencyMode.NoGCRegion) GC.TryStartNoGCRegion(AllocationDuringRun);
+        _collections = GC.CollectionCount(0);
         _start = Stopwatch.GetTimestamp();
         for (var i = 0; i < threads; i++)
         {
@@ -79,6 +82,8 @@ public sealed class LoadGenerator
         using (cancellation.Register(Stop))
             foreach (var thread in _threads) thread.Join();
 
+        var collections = GC.CollectionCount(0) - _collections;
+        if (GCSettings.LatencyMode == GCLatencyMode.NoGCRegion) GC.EndNoGCRegion();
         foreach (var worker in _workers) worker.Dispose();
         cancellation.ThrowIfCancellationRequested();
         foreach (var failure in _failures)
@@ -104,6 +109,7 @@ public sealed class LoadGenerator
             Reads = reads,
             Series = LatencySeries.Merge([.. _workers.Select(w => w.Series)]),
             StartTimestamp = _start,
+            GarbageCollections = collections,
         };
     }
 

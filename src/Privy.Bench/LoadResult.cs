@@ -39,6 +39,9 @@ public sealed class LoadResult
     /// <summary>When the run began, as a <see cref="System.Diagnostics.Stopwatch"/> time stamp.</summary>
     public required long StartTimestamp { get; init; }
 
+    /// <summary>Garbage collections of this process during the run; each may have added to a latency. Normally 0.</summary>
+    public required int GarbageCollections { get; init; }
+
     /// <summary>Completed requests per second.</summary>
     public double Throughput => Requests / Math.Max(Elapsed.TotalSeconds, 1e-9);
 

@@ -33,11 +33,11 @@ public sealed partial class RedisServer : IDisposable
     private static readonly TimeSpan CommandTimeout = TimeSpan.FromSeconds(120);
 
     private readonly Process _process;
-    private readonly string _directory;
+    private readonly TemporaryDirectory _directory;
     private readonly Queue<string> _lastLines = new();
     private RespClient? _control;
 
-    private RedisServer(Process process, string directory, int port)
+    private RedisServer(Process process, TemporaryDirectory directory, int port)
     {
         _process = process;
         _directory = directory;
@@ -84,19 +84,12 @@ public sealed partial class RedisServer : IDisposable
         ArgumentNullException.ThrowIfNull(options);
         cancellation.ThrowIfCancellationRequested();
         var port = FreePort();
-        var directory = Directory.CreateTempSubdirectory("privy-redis-").FullName;
-        if (options.TemporaryDirectory != Path.GetTempPath())
-        {
-            Directory.Delete(directory);
-            directory = Path.Combine(options.TemporaryDirectory, Path.GetFileName(directory));
-            Directory.CreateDirectory(directory);
-        }
-
+        var directory = new TemporaryDirectory("privy-redis-", options.TemporaryDirectory);
         RedisServer? server = null;
         try
         {
             List<string> command = [.. options.Launcher, options.Program,
-                "--port", port.ToString(CultureInfo.InvariantCulture), "--bind", "127.0.0.1", "--dir", directory,
+                "--port", port.ToString(CultureInfo.InvariantCulture), "--bind", "127.0.0.1", "--dir", directory.Path,
                 "--save", "", "--appendonly", "no", "--daemonize", "no", "--loglevel", "notice"];
             if (options.AllowDebug && NeedsDebugSwitch(options.Program)) command.AddRange(["--enable-debug-command", "yes"]);
             command.AddRange(options.Arguments);
@@ -113,7 +106,7 @@ public sealed partial class RedisServer : IDisposable
         }
         catch
         {
-            if (server is null) Directory.Delete(directory, recursive: true);
+            if (server is null) directory.Dispose();
             else server.Dispose();
             throw;
         }
@@ -197,16 +190,7 @@ public sealed partial class RedisServer : IDisposable
         }
 
         _process.Dispose();
-        try
-        {
-            Directory.Delete(_directory, recursive: true);
-        }
-        catch (IOException)
-        {
-            // A dying child may have created a file just now; once more is enough, and never worth an error.
-            Thread.Sleep(200);
-            if (Directory.Exists(_directory)) Directory.Delete(_directory, recursive: true);
-        }
+        _directory.Dispose();
     }
 
     internal static void Pause(int milliseconds, CancellationToken cancellation)
@@ -215,7 +199,7 @@ public sealed partial class RedisServer : IDisposable
         cancellation.ThrowIfCancellationRequested();
     }
 
-    private static Process StartProcess(ProcessStartInfo start)
+    internal static Process StartProcess(ProcessStartInfo start)
     {
         try
         {

@@ -33,23 +33,16 @@ public static class SnapshotArray
     /// <summary>Writes the program, makes it executable, runs it behind <paramref name="launcher"/>, and removes it.</summary>
     public static IReadOnlyList<ArraySnapshot> Run(IReadOnlyList<string> launcher, long bytes, int snapshots, Action<double>? progress = null, CancellationToken cancellation = default)
     {
-        var directory = Directory.CreateTempSubdirectory("privy-array-").FullName;
-        try
-        {
-            var path = Path.Combine(directory, "snapshot-array");
-            File.WriteAllBytes(path, Build(bytes, snapshots));
-            File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
-            return Execute([.. launcher, path], snapshots, progress, cancellation);
-        }
-        finally
-        {
-            Directory.Delete(directory, recursive: true);
-        }
+        using var directory = new TemporaryDirectory("privy-array-");
+        var path = Path.Combine(directory.Path, "snapshot-array");
+        File.WriteAllBytes(path, Build(bytes, snapshots));
+        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        return Execute([.. launcher, path], snapshots, progress, cancellation);
     }
 
     private static List<ArraySnapshot> Execute(List<string> command, int snapshots, Action<double>? progress, CancellationToken cancellation)
     {
-        using var process = Process.Start(new ProcessStartInfo(command[0], command.Skip(1)) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+        using var process = RedisServer.StartProcess(new ProcessStartInfo(command[0], command.Skip(1)) { RedirectStandardOutput = true, RedirectStandardError = true });
         using var killing = cancellation.Register(() => process.Kill(entireProcessTree: true));
         var errors = process.StandardError.ReadToEndAsync(CancellationToken.None);
         var results = new List<ArraySnapshot>();

@@ -105,7 +105,7 @@ internal static class Commands
         fork.SetAction(result =>
         {
             using var interruption = new Interruption();
-            return Cancellable(interruption, () => ForkLatencyCommand.Run(result.GetValue(sizes) ?? DefaultSizes, result.GetValue(rounds), result.GetValue(output), result.GetValue(directory)!, interruption.Token));
+            return Cancellable(interruption, () => ForkLatencyCommand.Run(result.GetValue(sizes) is { Length: > 0 } chosen ? chosen : DefaultSizes, result.GetValue(rounds), result.GetValue(output), result.GetValue(directory)!, interruption.Token));
         });
         return new Command("bench", "Run a benchmark") { fork };
     }

@@ -41,6 +41,7 @@ internal sealed class DemoCommand
     private int RunRedis(string program, bool withPrivy, CancellationToken cancellation)
     {
         RequireMemory(DataBytes * 5 / 2);
+        PreparePicture();
         SnapshotUnderLoadResult? privileged = null;
         string? failure = null;
         if (withPrivy)
@@ -59,9 +60,11 @@ internal sealed class DemoCommand
         var native = Measure("native: ", []);
 
         PrintTable(native, privileged);
+        var collections = native.FixedRate.GarbageCollections + (privileged?.FixedRate.GarbageCollections ?? 0);
+        if (collections > 0) Terminal.Out.WriteLine($"(the load generator collected garbage {collections} times meanwhile; it may have added to the slowest SETs)");
         if (failure is not null) Terminal.Error("the half under Privy failed: " + failure);
         SavePicture(native, privileged);
-        return withPrivy && privileged is not null ? 0 : 1;
+        return failure is null ? 0 : 1;
 
         SnapshotUnderLoadResult Measure(string name, IReadOnlyList<string> launcher) => Terminal.WithProgress(name, report =>
             new SnapshotUnderLoad
@@ -97,6 +100,7 @@ internal sealed class DemoCommand
         if (privileged is not null) curves.Add(Curve("Privy", privileged, "#2a6fbf"));
         LatencyPlot.Save(Picture, $"SET at {Rate.ToString("#,0", CultureInfo.InvariantCulture)}/s on {MemorySize.Format(DataBytes)} of data", curves);
         Terminal.Out.WriteLine("latency over time: " + Path.GetFullPath(Picture));
+        if (!LatencyPlot.CanWriteText) Terminal.Out.WriteLine("(no font is installed, so the picture is without text; Debian: apt-get install fonts-dejavu-core)");
 
         static LatencyCurve Curve(string name, SnapshotUnderLoadResult result, string color) =>
             new($"{name}: fork {Time(result.Forks[0])}, slowest SET {Time(result.FixedRate.WriteLatency.Max)}", result.FixedRate.Series, result.Snapshot.Begin, result.Snapshot.End, color);
@@ -132,10 +136,24 @@ internal sealed class DemoCommand
         table.AddRow("snapshots exact in every byte", Exact(native), Of(Exact));
         Terminal.Out.Write(table);
         if (failure is not null) Terminal.Error("the half under Privy failed: " + failure);
-        return withPrivy && privileged is not null && privileged.Concat(native).All(s => s.IsExact) ? 0 : 1;
+        return failure is null && (privileged ?? []).Concat(native).All(s => s.IsExact) ? 0 : 1;
 
         string Of(Func<IReadOnlyList<ArraySnapshot>, string> cell) => privileged is null ? "–" : cell(privileged);
         static string Exact(IReadOnlyList<ArraySnapshot> snapshots) => $"{snapshots.Count(s => s.IsExact)} of {snapshots.Count}";
+    }
+
+    /// <summary>A picture that cannot be written should be known before the measurement, not after it.</summary>
+    private void PreparePicture()
+    {
+        try
+        {
+            if (Path.GetDirectoryName(Picture) is { Length: > 0 } directory) Directory.CreateDirectory(directory);
+            using var file = new FileStream(Picture, FileMode.OpenOrCreate, FileAccess.Write);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new BenchException($"the picture {Picture} cannot be written; choose another place with --output", e);
+        }
     }
 
     private static void RequireMemory(long bytes)

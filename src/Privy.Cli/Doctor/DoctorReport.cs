@@ -44,6 +44,7 @@ internal sealed class DoctorReport
     /// <summary>Prints the checks and what to do about each problem.</summary>
     public static void Print(DoctorReport report)
     {
+        var nameWidth = report.Checks.Max(c => c.Name.Length);
         var table = Plain();
         table.AddColumn(new TableColumn("").NoWrap());
         table.AddColumn(new TableColumn("").NoWrap());
@@ -56,17 +57,36 @@ internal sealed class DoctorReport
                 Verdict.Warning => ("!", new Style(Color.Yellow)),
                 _ => ("✗", new Style(Color.Red)),
             };
+            if (Console.IsOutputRedirected)
+            {
+                // A file or a pipe gets lines as long as they are, without the padding of a table.
+                Console.Out.WriteLine($"{mark} {check.Name.PadRight(nameWidth)} {check.Value}");
+                if (check.Advice is not null) Console.Out.WriteLine($"  {"".PadRight(nameWidth)} → {check.Advice}");
+                continue;
+            }
+
             table.AddRow(new Text(mark, style), new Text(check.Name), new Text(check.Value));
             if (check.Advice is { } advice) table.AddRow(new Text(""), new Text(""), new Text("→ " + advice, style));
         }
 
-        Terminal.Out.Write(table);
+        if (table.Rows.Count > 0) Terminal.Out.Write(table);
     }
 
     private static void PrintCosts(ICostProbe probe)
     {
-        var costs = probe.Measure();
+        IReadOnlyList<MeasuredCost> costs;
         Terminal.Out.WriteLine();
+        try
+        {
+            costs = probe.Measure();
+        }
+        catch (Exception e) when (e is not OutOfMemoryException)
+        {
+            // The checks above stand; a report is not to end in a stack trace.
+            Terminal.Out.WriteLine("! what things cost here could not be measured: " + e.Message);
+            return;
+        }
+
         var table = Plain();
         table.ShowHeaders = true;
         table.AddColumn(new TableColumn("measured here").NoWrap());

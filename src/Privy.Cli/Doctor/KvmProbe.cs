@@ -53,9 +53,16 @@ internal static partial class KvmProbe
         {
             checks.Add(new Check(Verdict.Good, Device, "present, can be opened"));
             var version = Control(kvm, KVM_GET_API_VERSION, 0);
-            checks.Add(version == ApiVersion
-                ? new Check(Verdict.Good, "KVM interface", $"version {version}")
-                : new Check(Verdict.Problem, "KVM interface", $"version {version}", $"Privy needs version {ApiVersion} (Linux 2.6.22 or later); {Device} does not seem to be Linux's KVM"));
+            if (version != ApiVersion)
+            {
+                // Nothing else it would say means anything.
+                checks.Add(version < 0
+                    ? new Check(Verdict.Problem, "KVM interface", $"{Device} is another device", "put the real one there: 'sudo mknod /dev/kvm c 10 232'; in a container, pass it in (--device /dev/kvm)")
+                    : new Check(Verdict.Problem, "KVM interface", $"version {version}", $"Privy needs version {ApiVersion}, which Linux has had since 2.6.22"));
+                return;
+            }
+
+            checks.Add(new Check(Verdict.Good, "KVM interface", $"version {version}"));
 
             var missing = Needed.Where(n => Control(kvm, KVM_CHECK_EXTENSION, n.Number) is var has && (n.Number == 74 ? (has & n.AtLeast) != n.AtLeast : has < n.AtLeast)).Select(n => n.Name).ToArray();
             checks.Add(missing.Length == 0
@@ -110,6 +117,8 @@ internal static partial class KvmProbe
 
     private static string Absent()
     {
+        if (Directory.Exists("/sys/module/kvm_intel") || Directory.Exists("/sys/module/kvm_amd") || Directory.Exists("/sys/module/kvm_pvm"))
+            return "the kernel has KVM, but this /dev has no device for it: in a container, pass it in (--device /dev/kvm); else 'sudo mknod /dev/kvm c 10 232'";
         var flags = Bench.Machine.Field("/proc/cpuinfo", "flags")?.Split(' ') ?? [];
         if (flags.Contains("svm")) return "load the module: 'sudo modprobe kvm_amd'; in a container, pass the device in (--device /dev/kvm)";
         if (flags.Contains("vmx")) return "load the module: 'sudo modprobe kvm_intel'; in a container, pass the device in (--device /dev/kvm)";

@@ -1,0 +1,80 @@
+namespace Privy.Cli.Tests;
+
+public class RunArgumentsTests
+{
+    [Fact]
+    public void A_program_alone()
+    {
+        var parsed = RunArguments.Parse(["true"]);
+        Assert.Null(parsed.Error);
+        Assert.Equal(Engine.Kvm, parsed.Engine);
+        Assert.Equal("true", parsed.Options!.Program);
+        Assert.Empty(parsed.Options.Arguments);
+        Assert.Null(parsed.Options.MemoryBytes);
+        Assert.Null(parsed.Options.TraceFile);
+        Assert.False(parsed.Options.Stats);
+    }
+
+    [Fact]
+    public void Options_before_the_program_are_ours_and_those_after_it_its_own()
+    {
+        var parsed = RunArguments.Parse(["--memory", "8G", "--stats", "redis-server", "--port", "7777", "--stats", "--save", ""]);
+        Assert.Equal("redis-server", parsed.Options!.Program);
+        Assert.Equal(["--port", "7777", "--stats", "--save", ""], parsed.Options.Arguments);
+        Assert.Equal(8L << 30, parsed.Options.MemoryBytes);
+        Assert.True(parsed.Options.Stats);
+    }
+
+    [Fact]
+    public void Two_dashes_end_our_options()
+    {
+        var parsed = RunArguments.Parse(["--engine=native", "--", "--odd-name", "--", "x"]);
+        Assert.Equal(Engine.Native, parsed.Engine);
+        Assert.Equal("--odd-name", parsed.Options!.Program);
+        Assert.Equal(["--", "x"], parsed.Options.Arguments);
+    }
+
+    [Fact]
+    public void Trace_never_takes_the_next_word()
+    {
+        var parsed = RunArguments.Parse(["--trace", "ls"]);
+        Assert.Equal("-", parsed.Options!.TraceFile);
+        Assert.Equal("ls", parsed.Options.Program);
+        Assert.Equal("/tmp/a=b", RunArguments.Parse(["--trace=/tmp/a=b", "ls"]).Options!.TraceFile);
+    }
+
+    [Theory]
+    [InlineData("--help")]
+    [InlineData("-h")]
+    public void Help(string option) => Assert.True(RunArguments.Parse([option]).ShowHelp);
+
+    [Fact]
+    public void Help_after_the_program_is_the_programs()
+    {
+        var parsed = RunArguments.Parse(["redis-server", "--help"]);
+        Assert.False(parsed.ShowHelp);
+        Assert.Equal(["--help"], parsed.Options!.Arguments);
+    }
+
+    [Theory]
+    [InlineData("no program")]
+    [InlineData("no program", "--stats")]
+    [InlineData("no program", "--")]
+    [InlineData("empty", "")]
+    [InlineData("--memory needs", "--memory")]
+    [InlineData("not a size", "--memory", "much", "ls")]
+    [InlineData("not a size", "--memory=", "ls")]
+    [InlineData("not an engine", "--engine", "qemu", "ls")]
+    [InlineData("--engine needs", "--engine")]
+    [InlineData("file name", "--trace=", "ls")]
+    [InlineData("unknown option '--stat'", "--stat", "ls")]
+    [InlineData("unknown option '-m'", "-m", "1G", "ls")]
+    [InlineData("takes no value", "--stats=yes", "ls")]
+    public void Wrong_command_lines(string reason, params string[] arguments)
+    {
+        var parsed = RunArguments.Parse(arguments);
+        Assert.Null(parsed.Options);
+        Assert.Contains(reason, parsed.Error, StringComparison.Ordinal);
+        Assert.DoesNotContain('\n', parsed.Error!);
+    }
+}
