@@ -291,8 +291,7 @@ CASE(brk)
     EQUAL(0, brk(start + REGION));
     region = start;
     fill(region, REGION, 4030);
-    struct watch *heap = malloc(sizeof *heap);   /* may come from below */
-    watch_begin(heap, region, REGION, 4030);
+    watch_begin(&w, region, REGION, 4030);
     EQUAL(0, brk(start + 4 * PAGE));
     CHECK(faults(region + 4 * PAGE, 0));
     EQUAL(0, brk(start + REGION));
@@ -300,7 +299,7 @@ CASE(brk)
     HOLDS(region, 0, 4 * PAGE, 4030);
     fill(region, REGION, 13);
     EQUAL(0, brk(start));
-    watch_end(heap);
+    watch_end(&w);
 }
 
 /* Half a 2 MB page goes away, and large regions as a whole. */
