@@ -213,21 +213,24 @@ static inline void watch_end(struct watch *w)
 /* ---- cases ---- */
 
 struct test_case { const char *name; void (*run)(void); struct test_case *next; };
-static struct test_case *first_case, **last_case = &first_case;
+static struct test_case *first_case;
+static struct test_case **last_case __attribute__((unused)) = &first_case;
 
 #define CASE(name) static void case_##name(void); \
     __attribute__((constructor)) static void add_##name(void) { static struct test_case c = { #name, case_##name, NULL }; *last_case = &c; last_case = &c.next; } \
     static void case_##name(void)
 
 #ifndef TESTLIB_NO_MAIN
-static char **test_argv;
+/* A program may define this to begin each case alike. */
+__attribute__((weak)) void before_case(void);
 
 int main(int argc, char **argv)
 {
-    test_argv = argv;
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (argc < 2) {
         for (struct test_case *c = first_case; c; c = c->next) {
+            if (before_case)
+                before_case();
             c->run();
             printf("OK %s\n", c->name);
         }
@@ -241,6 +244,8 @@ int main(int argc, char **argv)
             fprintf(stderr, "no case %s\n", argv[i]);
             return 2;
         }
+        if (before_case)
+            before_case();
         c->run();
         printf("OK %s\n", c->name);
     }
