@@ -18,6 +18,7 @@ public static partial class Both
         if (exitCode is { } expected && native.ExitCode != expected)
             Assert.Fail($"Natively the exit status should be {expected}: the test itself is wrong here.\n{native}");
         var privy = One(Launcher.Command(program, list), input, environment, seconds, prepare);
+        var nativeErrors = WithoutWarnings(native.Errors);
         var errors = WithoutWarnings(privy.Errors);
 
         var difference = new StringBuilder();
@@ -25,8 +26,8 @@ public static partial class Both
             difference.AppendLine($"Exit status {privy.ExitCode} instead of {native.ExitCode}.");
         if (!native.Output.AsSpan().SequenceEqual(privy.Output))
             difference.AppendLine($"Standard output differs: {FirstDifference(native.Output, privy.Output)}");
-        if (native.Errors != errors)
-            difference.AppendLine($"Error output differs: {FirstDifference(Encoding.UTF8.GetBytes(native.Errors), Encoding.UTF8.GetBytes(errors))}");
+        if (nativeErrors != errors)
+            difference.AppendLine($"Error output differs: {FirstDifference(Encoding.UTF8.GetBytes(nativeErrors), Encoding.UTF8.GetBytes(errors))}");
         if (privy.LeftOver.Count > native.LeftOver.Count)
             difference.AppendLine($"Processes were left behind: {string.Join("; ", privy.LeftOver)}");
         if (difference.Length > 0)
@@ -38,10 +39,10 @@ public static partial class Both
     public static RunResult Bash(string script, int seconds = 60, Action<string>? prepare = null, int? exitCode = 0) =>
         Run("/bin/bash", ["-c", script], seconds: seconds, prepare: prepare, exitCode: exitCode);
 
-    /// <summary>Error output without Privy's own warnings: one line each, beginning with "privy: warning".</summary>
+    /// <summary>Error output without Privy's own warnings (one line each, beginning with "privy: warning") and without notes of a test program.</summary>
     public static string WithoutWarnings(string errors) => Warning().Replace(errors, "");
 
-    [GeneratedRegex("^privy: warning.*\n?", RegexOptions.Multiline)]
+    [GeneratedRegex("^(privy: warning|note:).*\n?", RegexOptions.Multiline)]
     private static partial Regex Warning();
 
     private static RunResult One(IReadOnlyList<string> command, byte[]? input, IReadOnlyDictionary<string, string>? environment, int seconds, Action<string>? prepare)

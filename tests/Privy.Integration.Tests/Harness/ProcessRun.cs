@@ -29,7 +29,9 @@ public sealed class ProcessRun : IDisposable
     public ProcessRun(IReadOnlyList<string> command, string workingDirectory, byte[]? input = null, IReadOnlyDictionary<string, string>? environment = null, bool keepInputOpen = false)
     {
         shown = string.Join(' ', command);
-        var start = new ProcessStartInfo(command[0])
+        // The .NET runtime ignores SIGPIPE, and what a process ignores its children ignore, too; a job in the background of a script also
+        // ignores SIGINT. A program starts here as from an interactive shell.
+        var start = new ProcessStartInfo("/usr/bin/env")
         {
             WorkingDirectory = workingDirectory,
             RedirectStandardInput = true,
@@ -37,7 +39,8 @@ public sealed class ProcessRun : IDisposable
             RedirectStandardError = true,
             UseShellExecute = false,
         };
-        foreach (var argument in command.Skip(1))
+        start.ArgumentList.Add("--default-signal");
+        foreach (var argument in command)
             start.ArgumentList.Add(argument);
         // What the test host itself runs with must not reach the program; the locale decides messages and sort orders.
         foreach (var name in start.Environment.Keys.Where(k => k.StartsWith("DOTNET_", StringComparison.Ordinal) && k != "DOTNET_ROOT" && k != "DOTNET_CLI_HOME" || k.StartsWith("VSTEST", StringComparison.Ordinal) || k.StartsWith("MSBUILD", StringComparison.OrdinalIgnoreCase)).ToList())

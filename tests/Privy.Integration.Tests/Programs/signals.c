@@ -605,6 +605,7 @@ CASE(shower)
     pthread_t t;
     SYS(pipe(pipe_fd));
     EQUAL(0, pthread_create(&t, NULL, shower, NULL));
+    WAIT_UNTIL(count > 0);
     for (int i = 0; i < 3000; i++) {
         unsigned char out[200], in[200];
         fill(out, sizeof out, (uint64_t)i);

@@ -101,7 +101,7 @@ static void run(int threads, size_t megabytes, int rounds, int alive, int paused
     clock_gettime(CLOCK_REALTIME, &t);
     seed = given ? strtoull(given, NULL, 0) : (uint64_t)t.tv_nsec * 1000003 + (uint64_t)getpid();
     char note[100];
-    int n = snprintf(note, sizeof note, "privy: warning: STRESS_SEED=%lu\n", (unsigned long)seed);
+    int n = snprintf(note, sizeof note, "note: STRESS_SEED=%lu\n", (unsigned long)seed);
     if (write(2, note, (size_t)n) < 0) {}
     writers = threads;
     pages = megabytes * 256 / (size_t)threads * (size_t)threads;
