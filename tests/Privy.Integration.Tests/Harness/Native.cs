@@ -1,0 +1,11 @@
+using System.Runtime.InteropServices;
+
+namespace Privy.Integration.Tests;
+
+internal static partial class Native
+{
+    public const int SIGINT = 2, SIGKILL = 9, SIGUSR1 = 10, SIGTERM = 15, SIGCONT = 18, SIGSTOP = 19;
+
+    [LibraryImport("libc", EntryPoint = "kill", SetLastError = true)]
+    public static partial int Kill(int pid, int signal);
+}

@@ -1,0 +1,141 @@
+using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
+
+namespace Privy.Integration.Tests;
+
+/// <summary>A real redis-server, native or under Privy, with a folder of its own. It never outlives this object.</summary>
+public sealed class RedisServer : IDisposable
+{
+    private readonly ProcessRun run;
+    private readonly TemporaryFolder? own;
+
+    /// <summary>Starts a server and waits until it answers. Data lies in <paramref name="folder"/>, or in a new one.</summary>
+    public RedisServer(bool underPrivy, IReadOnlyList<string>? configuration = null, string? folder = null, params string[] privyOptions)
+    {
+        if (folder is null)
+            own = new TemporaryFolder();
+        Folder = folder ?? own!.Path;
+        Port = FreePort();
+        string[] arguments = ["--port", $"{Port}", "--bind", "127.0.0.1", "--dir", Folder, "--save", "", "--appendonly", "no", "--daemonize", "no",
+            "--enable-debug-command", "yes", "--loglevel", "notice", .. configuration ?? []];
+        var program = Requirements.Require("redis-server");
+        run = new ProcessRun(underPrivy ? Launcher.Command(program, arguments, privyOptions) : [program, .. arguments], Folder);
+        try
+        {
+            WaitUntilReady();
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    public int Port { get; }
+
+    public string Folder { get; }
+
+    /// <summary>The process; under Privy the hypervisor's.</summary>
+    public int Id => run.Id;
+
+    public string Log => $"{run.OutputSoFar}\n{run.ErrorsSoFar}";
+
+    public RespClient Connect() => new(Port);
+
+    /// <summary>One command on a connection of its own.</summary>
+    public Reply Must(params string[] command)
+    {
+        using var client = Connect();
+        return client.Must(command);
+    }
+
+    /// <summary>A field of INFO.</summary>
+    public string Info(string field)
+    {
+        using var client = Connect();
+        return Info(client, field);
+    }
+
+    /// <summary>A field of INFO.</summary>
+    public static string Info(RespClient client, string field) =>
+        client.Must("INFO", "everything").Text!.Split("\r\n").FirstOrDefault(l => l.StartsWith(field + ":", StringComparison.Ordinal))?[(field.Length + 1)..]
+            ?? throw new InvalidOperationException($"INFO has no field {field}.");
+
+    /// <summary>Starts a BGSAVE and waits until it has succeeded.</summary>
+    public void BackgroundSave(RespClient client, int seconds = 60)
+    {
+        client.Must("BGSAVE");
+        Wait(client, "rdb_bgsave_in_progress", "0", seconds);
+        Assert.True(Info(client, "rdb_last_bgsave_status") == "ok", $"BGSAVE failed.\n{Log}");
+    }
+
+    /// <summary>Waits until a field of INFO has a value.</summary>
+    public void Wait(RespClient client, string field, string value, int seconds)
+    {
+        var deadline = DateTime.UtcNow.AddSeconds(seconds);
+        while (Info(client, field) != value)
+        {
+            if (DateTime.UtcNow > deadline)
+                throw new TimeoutException($"{field} is {Info(client, field)}, not {value}, after {seconds} s.\n{ProcessRun.Shorten(Log)}");
+            Thread.Sleep(2);
+        }
+    }
+
+    /// <summary>A digest of all data.</summary>
+    public string Digest() => Must("DEBUG", "DIGEST").Text!;
+
+    public void Signal(int signal) => run.Signal(signal);
+
+    /// <summary>Waits for the process to end.</summary>
+    public RunResult WaitForExit(int seconds = 60) => run.Wait(TimeSpan.FromSeconds(seconds));
+
+    /// <summary>Ends the server without saving.</summary>
+    public RunResult Shutdown(int seconds = 60)
+    {
+        using (var client = Connect())
+        {
+            client.Queue("SHUTDOWN", "NOSAVE");
+            client.Flush();
+        }
+        return WaitForExit(seconds);
+    }
+
+    public void Dispose()
+    {
+        run.Dispose();
+        own?.Dispose();
+    }
+
+    public static int FreePort()
+    {
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        return ((IPEndPoint)listener.LocalEndpoint).Port;
+    }
+
+    public static string Invariant(FormattableString text) => text.ToString(CultureInfo.InvariantCulture);
+
+    private void WaitUntilReady()
+    {
+        var deadline = DateTime.UtcNow.AddSeconds(60);
+        while (true)
+        {
+            if (run.HasExited)
+                throw new InvalidOperationException($"redis-server ended at once.\n{run.Wait(TimeSpan.FromSeconds(5))}");
+            try
+            {
+                using var client = new RespClient(Port, 5);
+                if (!client.Command("PING").IsError)
+                    return;
+            }
+            catch (Exception e) when (e is SocketException or IOException)
+            {
+                // not listening yet, or loading
+            }
+            if (DateTime.UtcNow > deadline)
+                throw new TimeoutException($"redis-server does not answer.\n{Log}");
+            Thread.Sleep(20);
+        }
+    }
+}
