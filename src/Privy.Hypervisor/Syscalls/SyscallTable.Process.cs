@@ -63,8 +63,8 @@ public static partial class SyscallTable
         Host(c, capset, InOut(KernelStructSize.CapHeader), In(KernelStructSize.CapData));
 
         Host(c, sched_yield);
-        Host(c, sched_getaffinity, Int, BytesOut(1, LengthSource.IntArgument, 8192), Size);
-        Host(c, sched_setaffinity, Int, BufferIn(1, LengthSource.IntArgument, 1 << 20), Size);
+        Host(c, sched_getaffinity, Int, Size, BytesOut(1, LengthSource.IntArgument, 8192));
+        Host(c, sched_setaffinity, Int, Size, BufferIn(1, LengthSource.IntArgument, 1 << 20));
         Host(c, sched_getparam, Int, Out(KernelStructSize.SchedParam, MemoryFormat.Int));
         Host(c, sched_setparam, Int, In(KernelStructSize.SchedParam, MemoryFormat.Int));
         Host(c, sched_getscheduler, Int);
@@ -209,7 +209,7 @@ public static partial class SyscallTable
         Handled(c, sigaltstack, Hex, Hex);
         Handled(c, pause);
         Handled(c, signalfd, Fd, signalSet, Size);
-        Handled(c, signalfd4, Fd, signalSet, Size, OpenFlags);
+        Handled(c, signalfd4, Fd, signalSet, Size, CreateFlags);
 
         Handled(c, setitimer, Int, Hex, Hex);
         Handled(c, getitimer, Int, Hex);
