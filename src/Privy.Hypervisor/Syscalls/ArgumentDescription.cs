@@ -142,6 +142,8 @@ public enum MemoryFormat : byte
     IntArray,
     Stat,
     SignalSet,
+    SignalAction,
+    StringArray,
     Limit,
     Long,
 }

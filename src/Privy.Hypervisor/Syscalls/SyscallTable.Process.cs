@@ -171,8 +171,8 @@ public static partial class SyscallTable
         Handled(c, clone, Value(ValueFormat.CloneFlags), Hex, Hex, Hex, Hex);
         Handled(c, fork);
         Handled(c, vfork);
-        Handled(c, execve, Path, Hex, Hex);
-        Handled(c, execveat, Fd, Path, Hex, Hex, AtFlags);
+        Handled(c, execve, Path, In(8, MemoryFormat.StringArray), Hex);
+        Handled(c, execveat, Fd, Path, In(8, MemoryFormat.StringArray), Hex, AtFlags);
         Handled(c, exit, Int);
         Handled(c, exit_group, Int);
         Handled(c, wait4, Int, status, Value(ValueFormat.WaitOptions), usage);
@@ -198,7 +198,7 @@ public static partial class SyscallTable
         Handled(c, kill, Int, Signal);
         Handled(c, tkill, Int, Signal);
         Handled(c, tgkill, Int, Int, Signal);
-        Handled(c, rt_sigaction, Signal, Hex, Hex, Size);
+        Handled(c, rt_sigaction, Signal, In(KernelStructSize.SigAction, MemoryFormat.SignalAction), Out(KernelStructSize.SigAction, MemoryFormat.SignalAction), Size);
         Handled(c, rt_sigprocmask, Value(ValueFormat.SignalAction), signalSet, Out(8, MemoryFormat.SignalSet), Size);
         Handled(c, rt_sigreturn);
         Handled(c, rt_sigpending, Out(8, MemoryFormat.SignalSet), Size);

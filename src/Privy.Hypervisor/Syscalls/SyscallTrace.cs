@@ -209,6 +209,11 @@ public static class SyscallTrace
             else AppendData(line, context, address, length);
             return;
         }
+        if (format == MemoryFormat.StringArray)
+        {
+            AppendStrings(line, context, address);
+            return;
+        }
         if (format == MemoryFormat.Address || length > MostBytes && format == MemoryFormat.SocketAddress)
         {
             line.Append(Hex(address));
@@ -271,6 +276,13 @@ public static class SyscallTrace
                 line.Append(", st_size=").Append(words[6]).Append(", ...}");
                 break;
             case MemoryFormat.SignalSet when words.Length >= 1: AppendSignalSet(line, (ulong)words[0]); break;
+            case MemoryFormat.SignalAction when words.Length >= 4:
+                // The kernel's struct: handler, flags, restorer, mask.
+                line.Append("{sa_handler=").Append(words[0] switch { 0 => "SIG_DFL", 1 => "SIG_IGN", _ => Hex((ulong)words[0]) }).Append(", sa_mask=");
+                AppendSignalSet(line, (ulong)words[3]);
+                AppendFlags(line.Append(", sa_flags="), TraceNames.SignalActionFlags, (ulong)words[1]);
+                line.Append('}');
+                break;
             case MemoryFormat.Limit when words.Length >= 2:
                 AppendLimit(line.Append("{rlim_cur="), words[0]);
                 AppendLimit(line.Append(", rlim_max="), words[1]);
@@ -291,6 +303,25 @@ public static class SyscallTrace
             append(line, values, i);
         }
         if (count > MostElements) line.Append(", ...");
+        line.Append(']');
+    }
+
+    /// <summary>argv: pointers up to a null one.</summary>
+    private static void AppendStrings(StringBuilder line, ISyscallContext context, ulong address)
+    {
+        line.Append('[');
+        for (var i = 0; ; i++, address += 8)
+        {
+            ulong text = 0;
+            if (i == MostElements || !context.TryRead(address, MemoryMarshal.AsBytes(new Span<ulong>(ref text))))
+            {
+                line.Append(i > 0 ? ", ..." : "...");
+                break;
+            }
+            if (text == 0) break;
+            if (i > 0) line.Append(", ");
+            AppendString(line, context, text, PathMax, MostText);
+        }
         line.Append(']');
     }
 

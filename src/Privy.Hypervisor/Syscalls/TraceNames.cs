@@ -249,6 +249,12 @@ internal static class TraceNames
         (0, "SIG_BLOCK"), (1, "SIG_UNBLOCK"), (2, "SIG_SETMASK"),
     ];
 
+    internal static readonly (ulong Value, string Name)[] SignalActionFlags =
+    [
+        (0x1, "SA_NOCLDSTOP"), (0x2, "SA_NOCLDWAIT"), (0x4, "SA_SIGINFO"), (0x4000000, "SA_RESTORER"), (0x8000000, "SA_ONSTACK"),
+        (0x10000000, "SA_RESTART"), (0x40000000, "SA_NODEFER"), (0x80000000, "SA_RESETHAND"),
+    ];
+
     internal static readonly (ulong Value, string Name)[] FileTypes =
     [
         (0x1000, "S_IFIFO"), (0x2000, "S_IFCHR"), (0x4000, "S_IFDIR"), (0x6000, "S_IFBLK"), (0x8000, "S_IFREG"), (0xa000, "S_IFLNK"),

@@ -16,8 +16,9 @@ public unsafe class SyscallArenaTests
             {
                 var length = random.Next(0, i % 50 == 0 ? 3_000_000 : 5_000);
                 var fill = (byte)random.Next(256);
-                var memory = arena.Allocate(length);
-                Assert.Equal(0, (nint)memory & 15);
+                var alignment = i % 3 == 0 ? 4096 : 16;
+                var memory = arena.Allocate(length, alignment);
+                Assert.Equal(0, (nint)memory & alignment - 1);
                 Assert.True(memory != null);
                 new Span<byte>(memory, length).Fill(fill);
                 pieces.Add(((nint)memory, length, fill));

@@ -112,6 +112,41 @@ public class SyscallOutputTests
         Assert.Empty(context.HostCalls);
     }
 
+    /// <summary>Nothing a program passes brings the hypervisor down, nor what the kernel answers.</summary>
+    [Theory, InlineData(false), InlineData(true)]
+    public void Any_arguments_are_survived(bool translates)
+    {
+        var random = new Random(11);
+        using var context = new FakeContext(translates, 1 << 16);
+        ulong[] values =
+        [
+            0, 1, 2, 8, 63, 1024, 1025, 4096, 0x7fff_f000, 0x7fff_ffff, 0x8000_0000, uint.MaxValue, long.MaxValue, 1ul << 63, ulong.MaxValue, ulong.MaxValue - 100,
+            context.Put("/proc/self/exe"), context.Put("/dev/stdin"), Vectors(context), Message(context), Messages(context, 3), context.Words(0x7fff_ffff), context.Words(ulong.MaxValue, ulong.MaxValue, ulong.MaxValue),
+            context.Words(context.End - 8, ulong.MaxValue, context.End - 8, 16, context.End, 1ul << 40), context.Allocate(8192), context.End - 8, context.End,
+        ];
+        long[] results = [0, 1, 100, 5000, int.MaxValue, long.MaxValue, long.MinValue, -4, -14, -32, -512, -4096];
+        foreach (var (name, _, call, commandArgument) in SyscallTableTests.AllDescriptions())
+        {
+            if (call.Route != SyscallRoute.Host || call.Variants is not null) continue;
+            for (var round = 0; round < 100; round++)
+            {
+                ulong Pick() => values[random.Next(values.Length)];
+                var arguments = new SyscallArguments(Pick(), Pick(), Pick(), Pick(), Pick(), Pick());
+                context.Kernel = (_, passed) =>
+                {
+                    for (var i = 0; i < call.Arguments.Length; i++)
+                    {
+                        if (call.Arguments[i].Kind is ArgumentKind.Value or ArgumentKind.Descriptor || passed[i] == 0) continue;
+                        if (translates) Assert.False(context.Contains(passed[i]), $"{name}: argument {i} was passed on");
+                    }
+                    return results[random.Next(results.Length)];
+                };
+                SyscallMarshaller.Execute(context, call, in arguments);
+                Assert.Empty(context.Prepared);
+            }
+        }
+    }
+
     /// <summary>
     /// The kernel itself as the judge of sizes: it runs with every byte behind the outputs watched. Only calls that do no harm
     /// with made-up arguments.

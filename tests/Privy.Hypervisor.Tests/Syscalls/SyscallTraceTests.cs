@@ -101,6 +101,8 @@ public sealed class SyscallTraceTests : IDisposable
         Assert.Equal("[42] kill(43, SIGRT_2) = 0", Line(kill, 0, 43, 34));
         Assert.Equal("[42] rt_sigprocmask(SIG_BLOCK, [INT CHLD RT_1], NULL, 8) = 0", Line(rt_sigprocmask, 0, 0, _context.Words(0x1_0001_0002), 0, 8));
         Assert.Equal("[42] rt_sigprocmask(SIG_SETMASK, ~[KILL STOP], NULL, 8) = 0", Line(rt_sigprocmask, 0, 2, _context.Words(~(1ul << 8 | 1ul << 18)), 0, 8));
+        Assert.Equal("[42] rt_sigaction(SIGINT, {sa_handler=0x401000, sa_mask=[TERM], sa_flags=SA_RESTORER|SA_RESTART}, NULL, 8) = 0", Line(rt_sigaction, 0, 2, _context.Words(0x401000, 0x14000000, 0x402000, 0x4000), 0, 8));
+        Assert.Equal("[42] rt_sigaction(SIGPIPE, {sa_handler=SIG_IGN, sa_mask=[], sa_flags=0}, NULL, 8) = 0", Line(rt_sigaction, 0, 13, _context.Words(1, 0, 0, 0), 0, 8));
         Assert.Equal("[42] futex(0x1000, FUTEX_WAIT_BITSET_PRIVATE|FUTEX_CLOCK_REALTIME, 2, 0, 0, -1) = 0", Line(futex, 0, 0x1000, 0x189, 2, 0, 0, uint.MaxValue));
         Assert.Equal("[42] wait4(-1, [256], WNOHANG, NULL) = 43", Line(wait4, 43, unchecked((ulong)-1L), _context.Words(256), 1, 0));
         Assert.Equal("[42] prctl(PR_SET_NAME, \"bio_close\") = 0", Line(prctl, 0, 15, _context.Put("bio_close")));
@@ -117,7 +119,8 @@ public sealed class SyscallTraceTests : IDisposable
     {
         var buffer = _context.Allocate(16);
         Assert.Equal($"[42] read(3, 0x{buffer:x}, 16 <unfinished ...>", SyscallTrace.Enter(_context, 42, read, new SyscallArguments(3, buffer, 16, 0, 0, 0)));
-        Assert.Equal("[42] execve(\"/bin/sh\", 0x10, 0x20 <unfinished ...>", SyscallTrace.Enter(_context, 42, execve, new SyscallArguments(_context.Put("/bin/sh"), 0x10, 0x20, 0, 0, 0)));
+        var strings = _context.Words(_context.Put("sh"), _context.Put("-c"), 0);
+        Assert.Equal("[42] execve(\"/bin/sh\", [\"sh\", \"-c\"], 0x20 <unfinished ...>", SyscallTrace.Enter(_context, 42, execve, new SyscallArguments(_context.Put("/bin/sh"), strings, 0x20, 0, 0, 0)));
     }
 
     /// <summary>Whatever the arguments, a trace gives a line: it must not bring the program down.</summary>
