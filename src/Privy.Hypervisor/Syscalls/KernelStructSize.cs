@@ -31,6 +31,7 @@ internal static class KernelStructSize
     public const int CapData = 24;
     public const int SchedParam = 4;
     public const int SchedAttr = 48;
+    public const int SigAction = 32;
     public const int MqAttr = 64;
     public const int CachestatRange = 16;
     public const int Cachestat = 40;

@@ -20,15 +20,20 @@ public sealed unsafe class SyscallArena : IDisposable
     /// <summary>Frees the memory of an arena that was not disposed.</summary>
     ~SyscallArena() => FreeBlocks();
 
-    /// <summary>Memory aligned to 16 bytes, with unspecified content.</summary>
-    public byte* Allocate(long length)
+    /// <summary>Memory with unspecified content, aligned to 16 bytes or a larger power of two.</summary>
+    public byte* Allocate(long length, int alignment = 16)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(length);
         // Never null, not even for no bytes: to the kernel a null pointer often means "none".
         var rounded = Math.Max(16, (length + 15) & ~15L);
-        if (rounded > _end - _next) Grow(rounded);
-        var result = _next;
-        _next += rounded;
+        var result = Aligned(alignment);
+        // Compared as a difference: the pointer itself may lie beyond the block.
+        if (_next == null || rounded > _end - result)
+        {
+            Grow(rounded + alignment);
+            result = Aligned(alignment);
+        }
+        _next = result + rounded;
         return result;
     }
 
@@ -61,6 +66,8 @@ public sealed unsafe class SyscallArena : IDisposable
         _next = _end = null;
         GC.SuppressFinalize(this);
     }
+
+    private byte* Aligned(int alignment) => (byte*)(((nuint)_next + (nuint)alignment - 1) & ~((nuint)alignment - 1));
 
     private void Grow(long atLeast)
     {

@@ -62,14 +62,13 @@ internal static unsafe partial class SyscallMarshaller
             total += (long)guest[i].Length;
         }
         var native = (Vector*)context.Arena.Allocate((long)count * sizeof(Vector));
-        var buffer = context.Arena.Allocate(total);
         for (var i = 0; i < count; i++)
         {
             var length = guest[i].Length;
+            var buffer = context.Arena.Allocate((long)length, AlignmentOf(guest[i].Base));
             native[i].Base = (ulong)buffer;
             native[i].Length = length;
             if (input && length != 0 && !context.TryRead(guest[i].Base, new Span<byte>(buffer, (int)length))) return -Errno.EFAULT;
-            buffer += length;
         }
         stage.Native = native;
         stage.Guest = guest;

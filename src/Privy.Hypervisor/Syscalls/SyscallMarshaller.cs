@@ -166,7 +166,7 @@ internal static unsafe partial class SyscallMarshaller
                             // Perhaps cut to the limit: then the kernel must not be told of more room than is staged.
                             native[description.LengthArgument] = (ulong)(length / description.Size);
                         }
-                        var buffer = arena.Allocate(length);
+                        var buffer = arena.Allocate(length, AlignmentOf(value));
                         if (description.Kind == ArgumentKind.Out)
                         {
                             // The kernel may leave parts of a struct untouched: they must come back as they were. Of room for data the first
@@ -330,6 +330,9 @@ internal static unsafe partial class SyscallMarshaller
         if (length <= description.Limit) return length;
         return description.Kind == ArgumentKind.In && !description.Partial ? -Errno.EINVAL : description.Limit;
     }
+
+    /// <summary>Files opened with O_DIRECT want buffers aligned as blocks are: as good as the program's own, up to a page.</summary>
+    private static int AlignmentOf(ulong address) => (address & 511) == 0 ? 4096 : 16;
 
     /// <summary>Refuses ranges that wrap around; the context need not.</summary>
     private static bool Prepare(ISyscallContext context, ulong address, ulong length) =>

@@ -12,6 +12,9 @@ public static partial class SyscallTable
 
     private static ArgumentDescription OpenFlags => Value(ValueFormat.OpenFlags);
 
+    /// <summary>O_CLOEXEC and O_NONBLOCK, without an access mode.</summary>
+    private static ArgumentDescription CreateFlags => Value(ValueFormat.CreateFlags);
+
     private static ArgumentDescription AtFlags => Value(ValueFormat.AtFlags);
 
     private static ArgumentDescription AccessMode => Value(ValueFormat.AccessMode);
@@ -40,7 +43,7 @@ public static partial class SyscallTable
         Host(c, lseek, Fd, Long, Value(ValueFormat.Whence));
         Host(c, dup, Fd);
         Host(c, dup2, Fd, Fd);
-        Host(c, dup3, Fd, Fd, OpenFlags);
+        Host(c, dup3, Fd, Fd, CreateFlags);
         Add(c, new SyscallDescription(fcntl, nameof(fcntl), SyscallRoute.Host, [Fd, Value(ValueFormat.FcntlCommand), Hex])
         {
             CommandArgument = 1, VariantTable = CreateFcntlCommands(),
@@ -129,7 +132,7 @@ public static partial class SyscallTable
 
         Host(c, memfd_create, Text(250), Hex);
         Host(c, inotify_init);
-        Host(c, inotify_init1, OpenFlags);
+        Host(c, inotify_init1, CreateFlags);
         Host(c, inotify_add_watch, Fd, PathFollowed, Hex);
         Host(c, inotify_rm_watch, Fd, Int);
 

@@ -63,8 +63,8 @@ public static partial class SyscallTable
         Host(c, capset, InOut(KernelStructSize.CapHeader), In(KernelStructSize.CapData));
 
         Host(c, sched_yield);
-        Host(c, sched_getaffinity, Int, BytesOut(1, LengthSource.IntArgument, 8192), Size);
-        Host(c, sched_setaffinity, Int, BufferIn(1, LengthSource.IntArgument, 1 << 20), Size);
+        Host(c, sched_getaffinity, Int, Size, BytesOut(1, LengthSource.IntArgument, 8192));
+        Host(c, sched_setaffinity, Int, Size, BufferIn(1, LengthSource.IntArgument, 1 << 20));
         Host(c, sched_getparam, Int, Out(KernelStructSize.SchedParam, MemoryFormat.Int));
         Host(c, sched_setparam, Int, In(KernelStructSize.SchedParam, MemoryFormat.Int));
         Host(c, sched_getscheduler, Int);
@@ -171,8 +171,8 @@ public static partial class SyscallTable
         Handled(c, clone, Value(ValueFormat.CloneFlags), Hex, Hex, Hex, Hex);
         Handled(c, fork);
         Handled(c, vfork);
-        Handled(c, execve, Path, Hex, Hex);
-        Handled(c, execveat, Fd, Path, Hex, Hex, AtFlags);
+        Handled(c, execve, Path, In(8, MemoryFormat.StringArray), Hex);
+        Handled(c, execveat, Fd, Path, In(8, MemoryFormat.StringArray), Hex, AtFlags);
         Handled(c, exit, Int);
         Handled(c, exit_group, Int);
         Handled(c, wait4, Int, status, Value(ValueFormat.WaitOptions), usage);
@@ -198,7 +198,7 @@ public static partial class SyscallTable
         Handled(c, kill, Int, Signal);
         Handled(c, tkill, Int, Signal);
         Handled(c, tgkill, Int, Int, Signal);
-        Handled(c, rt_sigaction, Signal, Hex, Hex, Size);
+        Handled(c, rt_sigaction, Signal, In(KernelStructSize.SigAction, MemoryFormat.SignalAction), Out(KernelStructSize.SigAction, MemoryFormat.SignalAction), Size);
         Handled(c, rt_sigprocmask, Value(ValueFormat.SignalAction), signalSet, Out(8, MemoryFormat.SignalSet), Size);
         Handled(c, rt_sigreturn);
         Handled(c, rt_sigpending, Out(8, MemoryFormat.SignalSet), Size);
@@ -209,7 +209,7 @@ public static partial class SyscallTable
         Handled(c, sigaltstack, Hex, Hex);
         Handled(c, pause);
         Handled(c, signalfd, Fd, signalSet, Size);
-        Handled(c, signalfd4, Fd, signalSet, Size, OpenFlags);
+        Handled(c, signalfd4, Fd, signalSet, Size, CreateFlags);
 
         Handled(c, setitimer, Int, Hex, Hex);
         Handled(c, getitimer, Int, Hex);

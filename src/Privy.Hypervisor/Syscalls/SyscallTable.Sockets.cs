@@ -50,17 +50,17 @@ public static partial class SyscallTable
         Waits(c, select, Int, DescriptorSet(0), DescriptorSet(0), DescriptorSet(0), timevalLeft);
         Waits(c, pselect6, Int, DescriptorSet(0), DescriptorSet(0), DescriptorSet(0), timeLeft, new ArgumentDescription(ArgumentKind.SignalMaskPair));
         Host(c, epoll_create, Int);
-        Host(c, epoll_create1, Value(ValueFormat.EpollCreateFlags));
+        Host(c, epoll_create1, Value(ValueFormat.CreateFlags));
         Host(c, epoll_ctl, Fd, Value(ValueFormat.EpollOperation), Fd, In(KernelStructSize.EpollEvent, MemoryFormat.EpollEvents));
         Waits(c, epoll_wait, Fd, events, Int, Int);
         Waits(c, epoll_pwait, Fd, events, Int, Int, new ArgumentDescription(ArgumentKind.SignalMask) { LengthArgument = 5, Memory = MemoryFormat.SignalSet }, Size);
         Waits(c, epoll_pwait2, Fd, events, Int, TimespecIn, new ArgumentDescription(ArgumentKind.SignalMask) { LengthArgument = 5, Memory = MemoryFormat.SignalSet }, Size);
         Host(c, eventfd, Int);
-        Host(c, eventfd2, Int, OpenFlags);
-        Host(c, timerfd_create, Value(ValueFormat.Clock), OpenFlags);
+        Host(c, eventfd2, Int, CreateFlags);
+        Host(c, timerfd_create, Value(ValueFormat.Clock), CreateFlags);
         Host(c, timerfd_settime, Fd, Hex, In(KernelStructSize.Itimerspec), Out(KernelStructSize.Itimerspec));
         Host(c, timerfd_gettime, Fd, Out(KernelStructSize.Itimerspec));
         Creates(c, pipe, Out(8, MemoryFormat.IntPair));
-        Creates(c, pipe2, Out(8, MemoryFormat.IntPair), OpenFlags);
+        Creates(c, pipe2, Out(8, MemoryFormat.IntPair), CreateFlags);
     }
 }

@@ -9,7 +9,7 @@ namespace Privy.Hypervisor.Tests.Syscalls;
 /// </summary>
 internal sealed unsafe partial class FakeContext : ISyscallContext, IDisposable
 {
-    private const ulong Shift = 0x1000_0000_0000;
+    internal const ulong Shift = 0x1000_0000_0000;
     private const int Guard = 65536;
 
     private readonly byte* _start;
@@ -41,6 +41,9 @@ internal sealed unsafe partial class FakeContext : ISyscallContext, IDisposable
     /// <summary>What was prepared when the kernel was entered.</summary>
     public List<(ulong Address, ulong Length)> PreparedAtCall { get; private set; } = [];
 
+    /// <summary>From now on no page is mapped writable.</summary>
+    public bool Unwritable { get; set; }
+
     public int Sigpipes { get; private set; }
 
     public int OutputsEnded { get; private set; }
@@ -53,6 +56,9 @@ internal sealed unsafe partial class FakeContext : ISyscallContext, IDisposable
     public Func<long, ulong[], long>? Kernel { get; set; }
 
     public List<(long Number, ulong[] Arguments)> HostCalls { get; } = [];
+
+    /// <summary>True for an address of the program.</summary>
+    public bool Contains(ulong address) => address >= Address(_start) && address <= End;
 
     public ulong Allocate(int length)
     {
@@ -103,7 +109,7 @@ internal sealed unsafe partial class FakeContext : ISyscallContext, IDisposable
 
     public bool TryWrite(ulong address, ReadOnlySpan<byte> source)
     {
-        if (!IsMapped(address, (ulong)source.Length)) return false;
+        if (Unwritable || !IsMapped(address, (ulong)source.Length)) return false;
         source.CopyTo(new Span<byte>(Native(address), source.Length));
         return true;
     }
