@@ -7,6 +7,10 @@ public sealed class SnapshotProperties
 {
     private const int Steps = 250;
 
+    /// <summary>Seeds a group; the environment variable is for long runs.</summary>
+    private static readonly int Seeds =
+        int.TryParse(Environment.GetEnvironmentVariable("PRIVY_TEST_SEEDS"), out int seeds) ? seeds : 25;
+
     [Theory]
     [InlineData(0)]
     [InlineData(1)]
@@ -21,7 +25,7 @@ public sealed class SnapshotProperties
         ulong shootdowns = 0;
         ulong spared = 0;
         int retries = 0;
-        for (int seed = group * 1000; seed < group * 1000 + 25; seed++)
+        for (int seed = group * 100_000; seed < group * 100_000 + Seeds; seed++)
         {
             using var world = new World(seed, mainVcpus: 1 + seed % 2, generous: seed % 3 == 0);
             Run(world, seed, Steps);
