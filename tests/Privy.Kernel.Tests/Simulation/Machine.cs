@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 
 namespace Privy.Kernel.Tests.Simulation;
@@ -93,6 +94,11 @@ internal sealed unsafe partial class Machine : IDisposable
     /// <summary>Runs after a vCPU was kicked out, with the kernel's lock held: it may go back in.</summary>
     public Action<Vcpu>? Kicked { get; set; }
 
+    public delegate void Server(VcpuArea* area);
+
+    /// <summary>Takes the place of the built-in host, which is for one thread.</summary>
+    public Server? Host { get; set; }
+
     public int Kicks { get; private set; }
 
     public int Retries { get; private set; }
@@ -116,7 +122,22 @@ internal sealed unsafe partial class Machine : IDisposable
             throw new SimulationException(message);
     }
 
-    private static void Doorbell(VcpuArea* area) => Machines[(nint)area->Kernel].Serve(area);
+    /// <summary>Formats the message only when it is needed.</summary>
+    public static void Check(
+        bool condition, [InterpolatedStringHandlerArgument(nameof(condition))] ref FailureMessage message)
+    {
+        if (!condition)
+            throw new SimulationException(message.ToString());
+    }
+
+    private static void Doorbell(VcpuArea* area)
+    {
+        Machine machine = Machines[(nint)area->Kernel];
+        if (machine.Host != null)
+            machine.Host(area);
+        else
+            machine.Serve(area);
+    }
 
     private void Serve(VcpuArea* area)
     {

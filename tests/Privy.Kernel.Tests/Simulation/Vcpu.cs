@@ -199,10 +199,18 @@ internal sealed unsafe class Vcpu
         return true;
     }
 
+    /// <summary>
+    /// A fault drops the translations of its page. The TLB may have held the 2 MB as pieces of 4 KB, so that only one
+    /// of them goes and the others stay.
+    /// </summary>
     private void Drop(ulong address)
     {
+        if (_large.Remove(address >> 21, out ulong large) && _machine.Random.Next(2) == 0)
+        {
+            foreach (ulong page in World.HotPages)
+                _small.TryAdd((address >> 21 << 9) + page, (large & ~Entry.Large) + (page << 12));
+        }
         _small.Remove(address >> 12);
-        _large.Remove(address >> 21);
         _directories.Remove(address >> 21);
     }
 

@@ -20,10 +20,13 @@ internal sealed unsafe class World : IDisposable
 
     private const int PageCount = 6 * 512;
 
+    /// <summary>Pages of each 2 MB that are touched again and again, so that the same page meets all operations.</summary>
+    public static readonly ulong[] HotPages = [0, 1, 2, 3, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111];
+
     private readonly Random _random;
     private readonly Dictionary<int, SpaceModel> _snapshots = [];
     private readonly SpaceModel _main = new(0, PageCount);
-    private readonly List<string> _log = [];
+    private readonly Queue<FormattableString> _log = [];
     private readonly Vcpu[] _mainVcpus;
     private readonly byte* _populated;
     private ulong _token = 1;
@@ -44,6 +47,8 @@ internal sealed unsafe class World : IDisposable
         }
         _main.Vcpus.AddRange(_mainVcpus);
         _populated = (byte*)System.Runtime.InteropServices.NativeMemory.AllocZeroed(PageCount);
+        if (_random.Next(4) != 0)
+            MapMain(0, PageCount, Vma.Read | Vma.Write);
     }
 
     public Machine Machine { get; }
@@ -54,7 +59,7 @@ internal sealed unsafe class World : IDisposable
 
     public SpaceModel Main => _main;
 
-    public string Log => string.Join(Environment.NewLine, _log.TakeLast(60));
+    public string Log => string.Join(Environment.NewLine, _log.Select(n => n.ToString(CultureInfo.InvariantCulture)));
 
     public static ulong AddressOf(int page)
     {
@@ -65,7 +70,12 @@ internal sealed unsafe class World : IDisposable
 
     private ulong Linear(int page) => LinearMap.Physical(K, AddressOf(page));
 
-    private void Note(FormattableString text) => _log.Add(text.ToString(CultureInfo.InvariantCulture));
+    private void Note(FormattableString text)
+    {
+        if (_log.Count == 60)
+            _log.Dequeue();
+        _log.Enqueue(text);
+    }
 
     private Vcpu AnyMain() => _mainVcpus[_random.Next(_mainVcpus.Length)];
 
@@ -95,52 +105,48 @@ internal sealed unsafe class World : IDisposable
         return (first + start, first + Math.Min(start + length, pages));
     }
 
-    // A few pages are touched again and again, so that the same page meets all operations.
-    private int AnyPage() => _random.Next(4) switch
-    {
-        0 => _random.Next(PageCount),
-        1 => _random.Next(6) * 512 + _random.Next(4),
-        _ => _random.Next(6) * 512 + 100 + _random.Next(12),
-    };
+    private int AnyPage() => _random.Next(8) == 0
+        ? _random.Next(PageCount)
+        : _random.Next(6) * 512 + (int)HotPages[_random.Next(HotPages.Length)];
 
     public void Step()
     {
         switch (_random.Next(100))
         {
-            case < 8:
+            case < 6:
                 MapMain();
                 break;
-            case < 11:
+            case < 8:
                 UnmapMain();
                 break;
-            case < 14:
+            case < 10:
                 DontNeedMain();
                 break;
-            case < 18:
+            case < 13:
                 ProtectMain();
                 break;
-            case < 26:
+            case < 20:
                 TakeSnapshot();
                 break;
-            case < 30:
+            case < 24:
                 ReleaseAny();
                 break;
-            case < 34:
+            case < 27:
                 ChangeSnapshotMapping();
                 break;
-            case < 38:
+            case < 30:
                 PrepareMain();
                 break;
-            case < 41:
+            case < 33:
                 PrepareSnapshot();
                 break;
-            case < 45:
+            case < 38:
                 ClearAccessed();
                 break;
-            case < 48:
+            case < 40:
                 HostReads();
                 break;
-            case < 51:
+            case < 42:
                 AnyOf(AnySpace()).Exit();
                 break;
             default:
@@ -173,7 +179,8 @@ internal sealed unsafe class World : IDisposable
         int result = v.Touch(AddressOf(page), access, out ulong physical);
         _busySpace = busy;
         Note($"touch space {space.Index} vcpu {v.Index} page {page} {access} -> {result} at {physical:x}");
-        Machine.Check(result == expected, $"space {space.Index} page {page} {access}: {result}, expected {expected}");
+        if (result != expected)
+            throw new SimulationException($"space {space.Index} page {page} {access}: {result}, expected {expected}");
         if (result == 0)
             Use(space, page, access, physical);
     }
@@ -183,7 +190,6 @@ internal sealed unsafe class World : IDisposable
         Cell cell = space.Pages[page].Cell!;
         if (access == Access.Write)
         {
-            // Only one of the words: the rest must have been copied.
             ulong value = ++_token;
             CheckWords(space, page, physical, cell.Value);
             *Machine.Word(physical) = value;
@@ -198,9 +204,11 @@ internal sealed unsafe class World : IDisposable
     {
         ulong first = *Machine.Word(physical);
         ulong last = *Machine.Word(physical + 4088);
-        Machine.Check(
-            first == expected && last == expected,
-            $"space {space.Index} page {page} reads {first:x}/{last:x} at {physical:x}, expected {expected:x}");
+        if (first != expected || last != expected)
+        {
+            throw new SimulationException(
+                $"space {space.Index} page {page} reads {first:x}/{last:x} at {physical:x}, expected {expected:x}");
+        }
     }
 
     private void SetWords(int page, ulong value)
@@ -223,7 +231,11 @@ internal sealed unsafe class World : IDisposable
     {
         (int start, int end) = Range();
         RemoveMain(start, end);
-        uint flags = AnyRights() | (_random.Next(5) == 0 ? Vma.Shared : 0);
+        MapMain(start, end, AnyRights() | (_random.Next(5) == 0 ? Vma.Shared : 0));
+    }
+
+    private void MapMain(int start, int end, uint flags)
+    {
         Note($"map main {start}..{end} flags {flags}");
         for (int i = start; i < end; i++)
         {
@@ -386,7 +398,7 @@ internal sealed unsafe class World : IDisposable
         Machine.Check(index > 0 && !_snapshots.ContainsKey((int)index), "index of a snapshot");
         Machine.Check(K->Epoch == epoch + (parent.Index == 0 ? 1u : 0), "epoch");
         SpaceModel child = parent.Fork((int)index);
-        int count = _random.Next(4) == 0 ? 2 : 1;
+        int count = _random.Next(1, 3);
         K->Spaces[index].Vcpus[0] = 0;
         foreach (Vcpu v in free[..count])
         {
@@ -567,10 +579,13 @@ internal sealed unsafe class World : IDisposable
         {
             foreach (Vcpu v in space.Vcpus)
             {
-                for (int page = 0; page < PageCount; page++)
+                for (int area = 0; area < PageCount; area += 512)
                 {
-                    if (page % 512 is < 4 or (>= 100 and < 112) && space.Pages[page].Mapped)
-                        Touch(space, v, page, Access.Read);
+                    foreach (ulong hot in HotPages)
+                    {
+                        if (space.Pages[area + (int)hot].Mapped)
+                            Touch(space, v, area + (int)hot, Access.Read);
+                    }
                 }
             }
         }
