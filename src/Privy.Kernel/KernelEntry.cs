@@ -15,13 +15,11 @@ public static unsafe class KernelEntry
     {
         if (k->Epoch == 0)
             k->Epoch = 1;
-        ulong root = Tables.TakeRoot(k);
-        ulong alias = Tables.TakeRoot(k);
-        if (root == 0 || alias == 0)
+        if (Tables.PrepareRoots(k, 2) != Outcome.Done)
             return -Errno.NoMemory;
-        SnapshotCreation.SetRoots(k, k->Spaces, root, alias);
+        SnapshotCreation.SetRoots(k, k->Spaces);
         k->Spaces->Active = Space.InUse;
-        Tables.PrepareRoots(k);
+        Tables.PrepareRoots(k, 4);
         return 0;
     }
 

@@ -47,14 +47,6 @@ internal static unsafe class Tables
         return table;
     }
 
-    /// <summary>Puts a table that was never loaded back.</summary>
-    internal static void Return(KernelState* k, ulong table)
-    {
-        *Link(k, table) = k->FreeTables;
-        k->FreeTables = table;
-        k->TablesInUse--;
-    }
-
     internal static void Chain(KernelState* k, Space* space, ulong table)
     {
         *Link(k, table) = space->Tables;
@@ -110,42 +102,28 @@ internal static unsafe class Tables
         space->TableCount = 0;
     }
 
-    /// <summary>A top-level table with the kernel half; 0 when there is none left.</summary>
+    /// <summary>A top-level table with the kernel half, after <see cref="PrepareRoots"/> under the same lock.</summary>
     internal static ulong TakeRoot(KernelState* k)
     {
         ulong root = k->ReadyRoots;
-        if (root == 0)
-            return MakeRoot(k);
         k->ReadyRoots = *Link(k, root);
         k->ReadyRootCount--;
         return root;
     }
 
-    /// <summary>Stores a root for the next snapshot.</summary>
-    internal static void KeepRoot(KernelState* k, ulong root)
+    /// <summary>Makes sure that so many roots are ready; four are what a snapshot takes (two of it, two of main).</summary>
+    internal static Outcome PrepareRoots(KernelState* k, ulong count)
     {
-        *Link(k, root) = k->ReadyRoots;
-        k->ReadyRoots = root;
-        k->ReadyRootCount++;
-    }
-
-    /// <summary>Makes the roots of the next snapshot (two of it, two of main) before they are needed.</summary>
-    internal static void PrepareRoots(KernelState* k)
-    {
-        while (k->ReadyRootCount < 4)
+        while (k->ReadyRootCount < count)
         {
-            ulong root = MakeRoot(k);
+            ulong root = Take(k, out _);
             if (root == 0)
-                return;
-            KeepRoot(k, root);
-        }
-    }
-
-    private static ulong MakeRoot(KernelState* k)
-    {
-        ulong root = Take(k, out _);
-        if (root != 0)
+                return Outcome.NeedTables;
             Intrinsics.CopyPage(At(k, root), At(k, k->TemplateRoot));
-        return root;
+            *Link(k, root) = k->ReadyRoots;
+            k->ReadyRoots = root;
+            k->ReadyRootCount++;
+        }
+        return Outcome.Done;
     }
 }

@@ -8,19 +8,28 @@ internal static unsafe class SnapshotCreation
         KernelState* k = v->Kernel;
         if ((uint)parentIndex >= Layout.MaxSpaces || k->Spaces[parentIndex].Active != Space.InUse)
             return -Errno.Invalid;
-        KernelLock.Enter(k, v);
-        Tables.FreeRetired(k, v);
-        int index = FindFree(k);
-        if (index == 0)
+        for (; ; )
         {
+            KernelLock.Enter(k, v);
+            Tables.FreeRetired(k, v);
+            long result = 0;
+            Outcome outcome = Tables.PrepareRoots(k, parentIndex == 0 ? 4UL : 2);
+            if (outcome == Outcome.Done)
+            {
+                int index = FindFree(k);
+                if (index == 0)
+                    result = -Errno.Again;
+                else
+                    result = parentIndex == 0 ? OfMain(k, index) : OfSnapshot(k, v, k->Spaces + parentIndex, index);
+                if (result > 0)
+                    k->SnapshotsTaken++;
+            }
             KernelLock.Exit(k);
-            return -Errno.Again;
+            if (outcome == Outcome.Done)
+                return result;
+            if (Retry.Help(v, outcome) != Outcome.Done)
+                return -Errno.NoMemory;
         }
-        long result = parentIndex == 0 ? OfMain(k, index) : OfSnapshot(k, v, k->Spaces + parentIndex, index);
-        if (result > 0)
-            k->SnapshotsTaken++;
-        KernelLock.Exit(k);
-        return result;
     }
 
     private static int FindFree(KernelState* k)
@@ -41,19 +50,9 @@ internal static unsafe class SnapshotCreation
     {
         Space* main = k->Spaces;
         Space* space = k->Spaces + index;
-        ulong root = Tables.TakeRoot(k);
-        ulong alias = Tables.TakeRoot(k);
-        if (root == 0 || alias == 0 || !Begin(k, space, main))
-        {
-            // Returning zero would chain frame 0.
-            if (alias != 0)
-                Tables.KeepRoot(k, alias);
-            if (root != 0)
-                Tables.KeepRoot(k, root);
-            return -Errno.NoMemory;
-        }
+        Begin(k, space, main);
         Tables.Retire(k, main);
-        SetRoots(k, main, root, alias);
+        SetRoots(k, main);
         space->Epoch = k->Epoch;
         k->Epoch++;
         SnapshotSet.Add(k, index);
@@ -75,8 +74,7 @@ internal static unsafe class SnapshotCreation
     private static long OfSnapshot(KernelState* k, VcpuArea* v, Space* parent, int index)
     {
         Space* space = k->Spaces + index;
-        if (!Begin(k, space, parent))
-            return -Errno.NoMemory;
+        Begin(k, space, parent);
         space->Active = Space.Building;
         space->Epoch = parent->Epoch;
         for (; ; )
@@ -101,18 +99,9 @@ internal static unsafe class SnapshotCreation
     }
 
     /// <summary>Gives the space roots and the parent's mappings.</summary>
-    private static bool Begin(KernelState* k, Space* space, Space* parent)
+    private static void Begin(KernelState* k, Space* space, Space* parent)
     {
-        ulong root = Tables.TakeRoot(k);
-        if (root == 0)
-            return false;
-        ulong alias = Tables.TakeRoot(k);
-        if (alias == 0)
-        {
-            Tables.KeepRoot(k, root);
-            return false;
-        }
-        SetRoots(k, space, root, alias);
+        SetRoots(k, space);
         for (int i = 0; i < Layout.MaxVcpus / 64; i++)
             space->Vcpus[i] = 0;
         // Whole pages: the arrays are page-aligned and a multiple of a page long.
@@ -125,15 +114,14 @@ internal static unsafe class SnapshotCreation
             to += Layout.PageSize;
         }
         space->VmaCount = parent->VmaCount;
-        return true;
     }
 
-    internal static void SetRoots(KernelState* k, Space* space, ulong root, ulong alias)
+    internal static void SetRoots(KernelState* k, Space* space)
     {
-        space->Root = root;
-        space->AliasRoot = alias;
-        Tables.Chain(k, space, root);
-        Tables.Chain(k, space, alias);
+        space->Root = Tables.TakeRoot(k);
+        space->AliasRoot = Tables.TakeRoot(k);
+        Tables.Chain(k, space, space->Root);
+        Tables.Chain(k, space, space->AliasRoot);
     }
 
     private static Outcome CopyExplicit(KernelState* k, VcpuArea* v, Space* parent, Space* space)

@@ -35,7 +35,8 @@ internal static unsafe class SnapshotRelease
         space->Root = 0;
         space->AliasRoot = 0;
         space->Active = 0;
-        Tables.PrepareRoots(k);
+        // Now, so that the next snapshot need not; if there are no tables, it will ask for them.
+        Tables.PrepareRoots(k, 4);
         KernelLock.Exit(k);
         return 0;
     }

@@ -1,0 +1,599 @@
+using System.Globalization;
+
+namespace Privy.Kernel.Tests.Simulation;
+
+/// <summary>
+/// A program, its snapshots and the host around the kernel, with a model of what everyone must read. All random
+/// choices come from one seed.
+/// </summary>
+internal sealed unsafe class World : IDisposable
+{
+    private const int MaxSnapshots = 6;
+    private const ulong Poison = 0xDEAD_DEAD_DEAD_DEAD;
+
+    // Two gigabytes meet in the middle of the first arena; the second lies in the low window.
+    private static readonly (ulong Start, int Pages)[] Arenas =
+    [
+        (Machine.WindowBase + Layout.Gigabyte - (2 * Layout.LargePageSize), 4 * 512),
+        (5 * Layout.LargePageSize, 2 * 512),
+    ];
+
+    private const int PageCount = 6 * 512;
+
+    /// <summary>Pages of each 2 MB that are touched again and again, so that the same page meets all operations.</summary>
+    public static readonly ulong[] HotPages = [0, 1, 2, 3, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110, 111];
+
+    private readonly Random _random;
+    private readonly Dictionary<int, SpaceModel> _snapshots = [];
+    private readonly SpaceModel _main = new(0, PageCount);
+    private readonly Queue<FormattableString> _log = [];
+    private readonly Vcpu[] _mainVcpus;
+    private readonly byte* _populated;
+    private ulong _token = 1;
+    private bool _nested;
+    private bool _sharedBusy;
+    private int _busySpace = -1;
+    private int _stoppedSpace = -1;
+
+    public World(int seed, int mainVcpus, bool generous)
+    {
+        _random = new Random(seed);
+        Machine = new Machine(generous) { Random = _random, Meanwhile = Meanwhile, Kicked = Kicked };
+        _mainVcpus = Machine.Vcpus[..mainVcpus];
+        foreach (Vcpu v in _mainVcpus)
+        {
+            v.Assign(0);
+            Machine.K->Spaces->Vcpus[0] |= 1UL << v.Index;
+        }
+        _main.Vcpus.AddRange(_mainVcpus);
+        _populated = (byte*)System.Runtime.InteropServices.NativeMemory.AllocZeroed(PageCount);
+        if (_random.Next(4) != 0)
+            MapMain(0, PageCount, Vma.Read | Vma.Write);
+    }
+
+    public Machine Machine { get; }
+
+    private KernelState* K => Machine.K;
+
+    public IReadOnlyDictionary<int, SpaceModel> Snapshots => _snapshots;
+
+    public SpaceModel Main => _main;
+
+    public string Log => string.Join(Environment.NewLine, _log.Select(n => n.ToString(CultureInfo.InvariantCulture)));
+
+    public static ulong AddressOf(int page)
+    {
+        int arena = page < Arenas[0].Pages ? 0 : 1;
+        int first = arena == 0 ? 0 : Arenas[0].Pages;
+        return Arenas[arena].Start + ((ulong)(page - first) << 12);
+    }
+
+    private ulong Linear(int page) => LinearMap.Physical(K, AddressOf(page));
+
+    private void Note(FormattableString text)
+    {
+        if (_log.Count == 60)
+            _log.Dequeue();
+        _log.Enqueue(text);
+    }
+
+    private Vcpu AnyMain() => _mainVcpus[_random.Next(_mainVcpus.Length)];
+
+    private Vcpu AnyOf(SpaceModel space) => space.Vcpus[_random.Next(space.Vcpus.Count)];
+
+    private SpaceModel? AnySnapshot() =>
+        _snapshots.Count == 0 ? null : _snapshots.Values.ElementAt(_random.Next(_snapshots.Count));
+
+    private SpaceModel AnySpace() => _random.Next(2) == 0 ? _main : AnySnapshot() ?? _main;
+
+    /// <summary>A range inside one arena: mostly small, sometimes whole large pages.</summary>
+    private (int Start, int End) Range()
+    {
+        int arena = _random.Next(3) == 0 ? 1 : 0;
+        int first = arena == 0 ? 0 : Arenas[0].Pages;
+        int pages = Arenas[arena].Pages;
+        int length = _random.Next(4) switch
+        {
+            0 => _random.Next(1, 8),
+            1 => _random.Next(1, 600),
+            2 => 512 * _random.Next(1, 3),
+            _ => _random.Next(1, 64),
+        };
+        int start = _random.Next(pages);
+        if (length % 512 == 0)
+            start = start / 512 * 512;
+        return (first + start, first + Math.Min(start + length, pages));
+    }
+
+    private int AnyPage() => _random.Next(8) == 0
+        ? _random.Next(PageCount)
+        : _random.Next(6) * 512 + (int)HotPages[_random.Next(HotPages.Length)];
+
+    public void Step()
+    {
+        switch (_random.Next(100))
+        {
+            case < 6:
+                MapMain();
+                break;
+            case < 8:
+                UnmapMain();
+                break;
+            case < 10:
+                DontNeedMain();
+                break;
+            case < 13:
+                ProtectMain();
+                break;
+            case < 20:
+                TakeSnapshot();
+                break;
+            case < 24:
+                ReleaseAny();
+                break;
+            case < 27:
+                ChangeSnapshotMapping();
+                break;
+            case < 30:
+                PrepareMain();
+                break;
+            case < 33:
+                PrepareSnapshot();
+                break;
+            case < 38:
+                ClearAccessed();
+                break;
+            case < 40:
+                HostReads();
+                break;
+            case < 42:
+                AnyOf(AnySpace()).Exit();
+                break;
+            default:
+                Touch();
+                break;
+        }
+    }
+
+    private void Touch()
+    {
+        // Bursts, so that translations get cached and used again.
+        SpaceModel space = AnySpace();
+        Vcpu v = AnyOf(space);
+        int around = AnyPage();
+        int count = _random.Next(1, 8);
+        for (int i = 0; i < count; i++)
+        {
+            int page = _random.Next(3) == 0 ? AnyPage() : Math.Min(around + i, PageCount - 1);
+            Touch(space, v, page, (Access)_random.Next(3));
+        }
+    }
+
+    private void Touch(SpaceModel space, Vcpu v, int page, Access access)
+    {
+        if (_nested && (space.Pages[page].Is(Vma.Shared) && _sharedBusy))
+            return;
+        int busy = _busySpace;
+        _busySpace = space.Index;
+        int expected = space.Expected(page, access);
+        int result = v.Touch(AddressOf(page), access, out ulong physical);
+        _busySpace = busy;
+        Note($"touch space {space.Index} vcpu {v.Index} page {page} {access} -> {result} at {physical:x}");
+        if (result != expected)
+            throw new SimulationException($"space {space.Index} page {page} {access}: {result}, expected {expected}");
+        if (result == 0)
+            Use(space, page, access, physical);
+    }
+
+    private void Use(SpaceModel space, int page, Access access, ulong physical)
+    {
+        Cell cell = space.Pages[page].Cell!;
+        if (access == Access.Write)
+        {
+            ulong value = ++_token;
+            CheckWords(space, page, physical, cell.Value);
+            *Machine.Word(physical) = value;
+            *Machine.Word(physical + 4088) = value;
+            cell.Value = value;
+            return;
+        }
+        CheckWords(space, page, physical, cell.Value);
+    }
+
+    private void CheckWords(SpaceModel space, int page, ulong physical, ulong expected)
+    {
+        ulong first = *Machine.Word(physical);
+        ulong last = *Machine.Word(physical + 4088);
+        if (first != expected || last != expected)
+        {
+            throw new SimulationException(
+                $"space {space.Index} page {page} reads {first:x}/{last:x} at {physical:x}, expected {expected:x}");
+        }
+    }
+
+    private void SetWords(int page, ulong value)
+    {
+        *Machine.Word(Linear(page)) = value;
+        *Machine.Word(Linear(page) + 4088) = value;
+    }
+
+    private uint AnyRights() => _random.Next(8) switch
+    {
+        0 => 0,
+        1 => Vma.Read,
+        2 => Vma.Read | Vma.Execute,
+        3 => Vma.Write,
+        4 => Vma.Read | Vma.Write | Vma.Execute,
+        _ => Vma.Read | Vma.Write,
+    };
+
+    private void MapMain()
+    {
+        (int start, int end) = Range();
+        RemoveMain(start, end);
+        MapMain(start, end, AnyRights() | (_random.Next(5) == 0 ? Vma.Shared : 0));
+    }
+
+    private void MapMain(int start, int end, uint flags)
+    {
+        Note($"map main {start}..{end} flags {flags}");
+        for (int i = start; i < end; i++)
+        {
+            SetWords(i, 0);
+            _main.Pages[i] = new PageModel { Cell = new Cell(0), Flags = flags, Birth = K->Epoch };
+        }
+        WriteVmas(_main);
+    }
+
+    private void UnmapMain()
+    {
+        (int start, int end) = Range();
+        Note($"unmap main {start}..{end}");
+        RemoveMain(start, end);
+    }
+
+    private void RemoveMain(int start, int end)
+    {
+        DetachMain(start, end);
+        for (int i = start; i < end; i++)
+        {
+            _main.Pages[i] = default;
+            SetWords(i, Poison);
+        }
+        WriteVmas(_main);
+        Call(v => KernelEntry.Unmap(v, 0, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
+        FlushMain();
+    }
+
+    private void DontNeedMain()
+    {
+        (int start, int end) = Range();
+        Note($"dontneed main {start}..{end}");
+        DetachMain(start, end);
+        FlushMain();
+        for (int i = start; i < end; i++)
+        {
+            if (!_main.Pages[i].Mapped)
+                continue;
+            SetWords(i, 0);
+            _main.Pages[i].Cell = new Cell(0);
+        }
+    }
+
+    private void DetachMain(int start, int end)
+    {
+        Note($"detach {start}..{end}");
+        for (int i = start; i < end; i++)
+        {
+            Cell? cell = _main.Pages[i].Cell;
+            _populated[i - start] = (byte)(cell == null || cell.Value != 0 || _random.Next(2) == 0 ? 1 : 0);
+        }
+        _sharedBusy = true;
+        Call(v => KernelEntry.Detach(v, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12), _populated));
+        _sharedBusy = false;
+        foreach (SpaceModel snapshot in _snapshots.Values)
+        {
+            for (int i = start; i < end; i++)
+            {
+                ref PageModel page = ref snapshot.Pages[i];
+                if (!page.Is(Vma.Shared) || page.Detached)
+                    continue;
+                page.Detached = true;
+                page.Cell = new Cell(page.Cell!.Value);
+            }
+        }
+    }
+
+    private void ProtectMain()
+    {
+        (int start, int end) = Range();
+        uint rights = AnyRights();
+        Note($"protect main {start}..{end} {rights}");
+        for (int i = start; i < end; i++)
+            _main.Pages[i].Flags = (_main.Pages[i].Flags & Vma.Shared) | rights;
+        WriteVmas(_main);
+        Call(v => KernelEntry.Protect(v, 0, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
+        FlushMain();
+    }
+
+    private void FlushMain()
+    {
+        foreach (Vcpu v in _mainVcpus)
+        {
+            v.Exit();
+            v.Area->FlushPending = 1;
+        }
+    }
+
+    /// <summary>Rewrites a space's array of mappings from the model.</summary>
+    private void WriteVmas(SpaceModel model)
+    {
+        Machine.Check(K->Lock == 0, "lock kept");
+        K->Lock = 99;
+        Space* space = K->Spaces + model.Index;
+        space->VmaCount = 0;
+        // By address: the low window comes first.
+        AddVmas(model, space, Arenas[0].Pages, PageCount);
+        AddVmas(model, space, 0, Arenas[0].Pages);
+        K->Lock = 0;
+    }
+
+    private static void AddVmas(SpaceModel model, Space* space, int first, int end)
+    {
+        for (int i = first; i < end; i++)
+        {
+            ref PageModel page = ref model.Pages[i];
+            if (!page.Mapped)
+                continue;
+            Vma* last = space->Vmas + space->VmaCount - 1;
+            if (i > first && model.Pages[i - 1].Mapped && last->Flags == page.Flags && last->Birth == page.Birth)
+            {
+                last->End += Layout.PageSize;
+                continue;
+            }
+            Machine.Check(space->VmaCount < Machine.MaxVmas, "too many mappings for the test");
+            *(last + 1) = new Vma
+            {
+                Start = AddressOf(i),
+                End = AddressOf(i) + Layout.PageSize,
+                Flags = page.Flags,
+                Birth = page.Birth,
+            };
+            space->VmaCount++;
+        }
+    }
+
+    private delegate long KernelCall(VcpuArea* v);
+
+    /// <summary>The host calls a kernel function on a vCPU of main, which is outside afterwards.</summary>
+    private void Call(KernelCall call) => Machine.Check(CallOn(AnyMain(), call) == 0, "result of a call");
+
+    private long CallOn(Vcpu v, KernelCall call)
+    {
+        int busy = _busySpace;
+        _busySpace = v.Area->Space;
+        v.Enter();
+        long result = call(v.Area);
+        v.Exit();
+        _busySpace = busy;
+        Machine.Check(K->Lock == 0, "lock kept");
+        return result;
+    }
+
+    private void TakeSnapshot()
+    {
+        if (_snapshots.Count >= MaxSnapshots)
+            return;
+        SpaceModel parent = _random.Next(3) == 0 ? AnySnapshot() ?? _main : _main;
+        List<Vcpu> free = [.. Machine.Vcpus[2..].Where(v => !_snapshots.Values.Any(s => s.Vcpus.Contains(v)))];
+        if (free.Count < 2)
+            return;
+        foreach (Vcpu v in parent.Vcpus)
+            v.Exit();
+        ulong epoch = K->Epoch;
+        _stoppedSpace = parent.Index;
+        long index = CallOn(AnyOf(parent), v => KernelEntry.CreateSnapshot(v, parent.Index));
+        _stoppedSpace = -1;
+        Note($"snapshot {index} of {parent.Index}, epoch {K->Spaces[index].Epoch}");
+        Machine.Check(index > 0 && !_snapshots.ContainsKey((int)index), "index of a snapshot");
+        Machine.Check(K->Epoch == epoch + (parent.Index == 0 ? 1u : 0), "epoch");
+        SpaceModel child = parent.Fork((int)index);
+        int count = _random.Next(1, 3);
+        K->Spaces[index].Vcpus[0] = 0;
+        foreach (Vcpu v in free[..count])
+        {
+            v.Assign((int)index);
+            child.Vcpus.Add(v);
+            K->Spaces[index].Vcpus[0] |= 1UL << v.Index;
+        }
+        _snapshots.Add((int)index, child);
+    }
+
+    private void ReleaseAny()
+    {
+        SpaceModel? space = AnySnapshot();
+        if (space != null)
+            Release(space);
+    }
+
+    public void Release(SpaceModel space)
+    {
+        Note($"release {space.Index}");
+        foreach (Vcpu v in space.Vcpus)
+            v.Exit();
+        _snapshots.Remove(space.Index);
+        Call(v => KernelEntry.Release(v, space.Index));
+    }
+
+    private void ChangeSnapshotMapping()
+    {
+        SpaceModel? space = AnySnapshot();
+        if (space == null)
+            return;
+        (int start, int end) = Range();
+        ulong from = AddressOf(start);
+        ulong to = from + ((ulong)(end - start) << 12);
+        if (_random.Next(2) == 0)
+        {
+            uint rights = AnyRights();
+            Note($"protect {space.Index} {start}..{end} {rights}");
+            for (int i = start; i < end; i++)
+                space.Pages[i].Flags = (space.Pages[i].Flags & (Vma.Shared | Vma.Pooled)) | rights;
+            WriteVmas(space);
+            Machine.Check(CallOn(AnyOf(space), v => KernelEntry.Protect(v, space.Index, from, to)) == 0, "protect");
+            return;
+        }
+        bool map = _random.Next(2) == 0;
+        uint flags = AnyRights() | Vma.Pooled;
+        Note($"{(map ? "map" : "unmap")} {space.Index} {start}..{end} {flags}");
+        for (int i = start; i < end; i++)
+        {
+            space.Pages[i] = map
+                ? new PageModel { Cell = new Cell(0), Flags = flags, Birth = K->Epoch }
+                : default;
+        }
+        WriteVmas(space);
+        Machine.Check(CallOn(AnyOf(space), v => KernelEntry.Unmap(v, space.Index, from, to)) == 0, "unmap");
+    }
+
+    /// <summary>Rule 1: before the host kernel writes into main's memory.</summary>
+    private void PrepareMain()
+    {
+        (int start, int end) = Range();
+        int bad = FirstBad(_main, start, end);
+        Note($"prepare main {start}..{end}, bad {bad}");
+        Prepare(_main, start, end, bad);
+        for (int i = start; i < bad; i++)
+        {
+            CheckWords(_main, i, Linear(i), _main.Pages[i].Cell!.Value);
+            SetWords(i, _main.Pages[i].Cell!.Value = ++_token);
+        }
+    }
+
+    private void PrepareSnapshot()
+    {
+        SpaceModel? space = AnySnapshot();
+        if (space == null)
+            return;
+        (int start, int end) = Range();
+        int bad = FirstBad(space, start, end);
+        Note($"prepare {space.Index} {start}..{end}, bad {bad}");
+        Prepare(space, start, end, bad);
+        for (int i = start; i < bad; i++)
+        {
+            PageKind kind = Translate.Lookup(K, K->Spaces + space.Index, AddressOf(i), out _, out ulong physical);
+            bool shared = space.Pages[i].Is(Vma.Shared) && !space.Pages[i].Detached;
+            Machine.Check(kind == (shared ? PageKind.Linear : PageKind.Private), $"prepared page {i} is {kind}");
+            Use(space, i, Access.Write, physical);
+        }
+    }
+
+    private static int FirstBad(SpaceModel space, int start, int end)
+    {
+        while (start < end && space.Expected(start, Access.Write) == 0)
+            start++;
+        return start;
+    }
+
+    private void Prepare(SpaceModel space, int start, int end, int bad)
+    {
+        Vcpu v = AnyOf(space);
+        ulong offset = (ulong)_random.Next(4096);
+        long result = CallOn(v, a => KernelEntry.PrepareWrite(
+            a, space.Index, AddressOf(start) + offset, AddressOf(start) + ((ulong)(end - start) << 12)));
+        Machine.Check(result == (bad < end ? -14 : 0), $"prepare returns {result}");
+        if (bad < end)
+            Machine.Check(v.Area->FaultAddress == AddressOf(bad) + (bad == start ? offset : 0), "address of the bad page");
+    }
+
+    private void ClearAccessed()
+    {
+        SpaceModel? space = AnySnapshot();
+        if (space == null)
+            return;
+        Vcpu v = AnyOf(space);
+        bool alone = space.Vcpus.All(o => o == v || !o.InGuest);
+        Note($"clear accessed {space.Index}");
+        long result = CallOn(v, a => KernelEntry.ClearAccessed(a, space.Index));
+        Machine.Check(result == 0 || (result == 1 && alone && v.Area->FlushPending == 1), "clear accessed");
+    }
+
+    /// <summary>The host reads a snapshot's memory by its tables.</summary>
+    private void HostReads()
+    {
+        SpaceModel? space = AnySnapshot();
+        if (space == null)
+            return;
+        for (int n = 0; n < 40; n++)
+        {
+            int i = AnyPage();
+            if (!space.Pages[i].Mapped)
+                continue;
+            PageKind kind = Translate.Lookup(K, K->Spaces + space.Index, AddressOf(i), out _, out ulong physical);
+            if (kind == PageKind.Absent && space.Pages[i].Is(Vma.Pooled))
+                Machine.Check(space.Pages[i].Cell!.Value == 0, "untouched pooled page");
+            else
+                CheckWords(space, i, physical, space.Pages[i].Cell!.Value);
+        }
+    }
+
+    /// <summary>While one vCPU waits for the host without the lock, others run.</summary>
+    private void Meanwhile(Vcpu waiting)
+    {
+        if (_nested || _random.Next(2) == 0)
+            return;
+        _nested = true;
+        for (int n = _random.Next(4); n > 0; n--)
+        {
+            SpaceModel space = AnySpace();
+            Vcpu v = AnyOf(space);
+            // The vCPUs of the space that is being worked on may be stopped, or change what is being looked at.
+            if (v == waiting || space.Index == _stoppedSpace || (space.Index == _busySpace && space.Index != 0) || _sharedBusy)
+                continue;
+            Touch(space, v, AnyPage(), (Access)_random.Next(3));
+        }
+        _nested = false;
+    }
+
+    /// <summary>A kicked vCPU goes back in at once and reads, while the kernel still holds the lock.</summary>
+    private void Kicked(Vcpu v)
+    {
+        if (_random.Next(2) == 0 || !_snapshots.TryGetValue(v.Area->Space, out SpaceModel? space))
+            return;
+        v.Enter();
+        for (int n = 0; n < 20; n++)
+        {
+            int page = AnyPage();
+            if (space.Expected(page, Access.Read) == 0 && !space.Pages[page].Is(Vma.Shared)
+                && v.Translate(AddressOf(page), Access.Read, mayUseCache: true, out ulong physical))
+            {
+                CheckWords(space, page, physical, space.Pages[page].Cell!.Value);
+            }
+        }
+    }
+
+    /// <summary>Every space reads the pages that were worked on, with the translations it has.</summary>
+    public void ReadAll()
+    {
+        foreach (SpaceModel space in _snapshots.Values.Prepend(_main))
+        {
+            foreach (Vcpu v in space.Vcpus)
+            {
+                for (int area = 0; area < PageCount; area += 512)
+                {
+                    foreach (ulong hot in HotPages)
+                    {
+                        if (space.Pages[area + (int)hot].Mapped)
+                            Touch(space, v, area + (int)hot, Access.Read);
+                    }
+                }
+            }
+        }
+    }
+
+    public void Dispose()
+    {
+        Machine.Dispose();
+        System.Runtime.InteropServices.NativeMemory.Free(_populated);
+    }
+}

@@ -1,0 +1,93 @@
+using Privy.Kernel.Tests.Simulation;
+
+namespace Privy.Kernel.Tests;
+
+/// <summary>Random programs on the simulated machine: every space always reads what it must, and nothing is lost.</summary>
+public sealed class SnapshotProperties
+{
+    private const int Steps = 250;
+
+    /// <summary>Seeds a group; the environment variable is for long runs.</summary>
+    private static readonly int Seeds =
+        int.TryParse(Environment.GetEnvironmentVariable("PRIVY_TEST_SEEDS"), out int seeds) ? seeds : 25;
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(3)]
+    [InlineData(4)]
+    [InlineData(5)]
+    [InlineData(6)]
+    [InlineData(7)]
+    public unsafe void Every_space_reads_what_it_must(int group)
+    {
+        ulong shootdowns = 0;
+        ulong spared = 0;
+        int retries = 0;
+        for (int seed = group * 100_000; seed < group * 100_000 + Seeds; seed++)
+        {
+            using var world = new World(seed, mainVcpus: 1 + seed % 2, generous: seed % 3 == 0);
+            Run(world, seed, Steps);
+            shootdowns += world.Machine.K->Shootdowns;
+            spared += world.Machine.K->ShootdownsSpared;
+            retries += world.Machine.Retries;
+        }
+        // The runs must have gone where the difficulties are.
+        Assert.True(shootdowns > 10, $"{shootdowns} shootdowns");
+        Assert.True(spared > 10, $"{spared} spared");
+        Assert.True(retries > 10, $"{retries} retries");
+    }
+
+    [Fact]
+    public unsafe void Without_shootdowns_the_property_fails()
+    {
+        int failures = 0;
+        for (int seed = 0; seed < 20; seed++)
+        {
+            using var world = new World(seed, mainVcpus: 2, generous: true);
+            world.Machine.K->SkipShootdown = 1;
+            try
+            {
+                Run(world, seed, Steps);
+            }
+            catch (SimulationException e)
+            {
+                // A wrong byte, not merely a right that lasted too long.
+                if (e.Message.Contains(" reads ", StringComparison.Ordinal))
+                    failures++;
+            }
+        }
+        Assert.True(failures > 0, "stale translations went unnoticed: the simulated TLB is too kind");
+    }
+
+    private static unsafe void Run(World world, int seed, int steps)
+    {
+        int step = 0;
+        try
+        {
+            for (; step < steps; step++)
+            {
+                world.Step();
+                if (step % 20 == 0)
+                    Invariants.Verify(world);
+                if (step % 40 == 39)
+                    world.ReadAll();
+            }
+            Invariants.Verify(world);
+            while (world.Snapshots.Count != 0)
+            {
+                world.Release(world.Snapshots.Values.First());
+                Invariants.Verify(world);
+                world.ReadAll();
+            }
+            Assert.Equal(0UL, world.Machine.K->FramesInUse);
+            Assert.Equal(0UL, world.Machine.K->RetiredCount);
+        }
+        catch (Exception e) when (e is SimulationException or Xunit.Sdk.XunitException)
+        {
+            throw new SimulationException(
+                $"seed {seed}, step {step}: {e.Message}{Environment.NewLine}{world.Log}{Environment.NewLine}{e.StackTrace}");
+        }
+    }
+}
