@@ -47,6 +47,7 @@ internal readonly struct RunArguments
     {
         long? memory = null;
         string? trace = null;
+        string? programName = null;
         var stats = false;
         var engine = Engine.Kvm;
         var i = 0;
@@ -77,6 +78,13 @@ internal readonly struct RunArguments
                 case "--trace":
                     if (value is { Length: 0 }) return Wrong("--trace= needs a file name; for standard error write --trace");
                     trace = value ?? "-";
+                    break;
+
+                // Not in the help: for a program that main starts by exec, whose argv[0] need not be its path.
+                case "--argv0":
+                    if (value is null && ++i < arguments.Length) value = arguments[i];
+                    if (value is null) return Wrong("--argv0 needs a name");
+                    programName = value;
                     break;
 
                 case "--memory":
@@ -122,6 +130,7 @@ internal readonly struct RunArguments
             {
                 Program = arguments[i],
                 Arguments = arguments[(i + 1)..].ToArray(),
+                ProgramName = programName,
                 MemoryBytes = memory,
                 TraceFile = trace,
                 Stats = stats,

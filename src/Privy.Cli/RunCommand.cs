@@ -32,16 +32,5 @@ internal static class RunCommand
 
     // Kept out of line so that the native engine does not load the hypervisor.
     [MethodImpl(MethodImplOptions.NoInlining)]
-    private static int RunPrivileged(RunOptions options)
-    {
-        try
-        {
-            return PrivilegedProcess.Run(options);
-        }
-        catch (NotImplementedException e)
-        {
-            Console.Error.WriteLine($"privy run: {e.Message} 'privy run --engine native' runs the program as an ordinary process.");
-            return 1;
-        }
-    }
+    private static int RunPrivileged(RunOptions options) => PrivilegedProcess.Run(options);
 }

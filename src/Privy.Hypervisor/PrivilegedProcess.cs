@@ -3,6 +3,7 @@ using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
 using Privy.Hypervisor.Processes;
 using Privy.Hypervisor.Signals;
+using Privy.Hypervisor.Syscalls;
 using Privy.Kvm;
 
 namespace Privy.Hypervisor;
@@ -10,51 +11,108 @@ namespace Privy.Hypervisor;
 /// <summary>A program that runs as the guest of a virtual machine of its own.</summary>
 public static class PrivilegedProcess
 {
-    /// <summary>Runs a program to its end and returns the exit status a shell would see (128 + n if signal n ended it).</summary>
+    /// <summary>
+    /// Runs a program to its end. Ends the process with the program's exit status, or by the signal that ended the program, and so
+    /// returns only when the program could not be started.
+    /// </summary>
+    /// <returns>The exit status: 126 or 127 when the program cannot be executed or found, 1 when there is no usable KVM or too little memory.</returns>
     public static int Run(RunOptions options)
     {
         ArgumentNullException.ThrowIfNull(options);
         ErrorOutput.Initialize();
         HostSignals.Initialize();
-        var program = ProgramResolver.Resolve(options.Program, options.Arguments);
-        var environment = ProgramBytes.HostEnvironment();
+        try
+        {
+            return Start(options);
+        }
+        catch (ProgramException e)
+        {
+            ErrorOutput.WriteLine($"privy: {e.Message}");
+            return e.ExitStatus;
+        }
+        catch (KvmException e)
+        {
+            ErrorOutput.WriteLine($"privy: {Explain(e)}");
+            return 1;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            ErrorOutput.WriteLine($"privy: {e.Message}");
+            return 1;
+        }
+    }
+
+    private static int Start(RunOptions options)
+    {
+        var program = ProgramResolver.Resolve(options.Program, options.ProgramName, options.Arguments);
         var memory = options.MemoryBytes is { } bytes ? (ulong)bytes : (ulong)GC.GetGCMemoryInfo().TotalAvailableMemoryBytes;
         using var kvm = KvmSystem.Open();
         var machine = Machine.Create(kvm, memory);
         var space = new MainSpace(machine);
-        var trace = options.TraceFile switch
-        {
-            null => null,
-            "-" => new Tracer(Console.Error),
-            var path => new Tracer(File.CreateText(path)),
-        };
-
+        var table = new ProcessTable(machine, space, options.TraceFile is { } path ? new Tracer(path) : null) { RestartArguments = RestartArguments(options) };
         MemoryCalls.Register();
         ProcessCalls.Register();
         SignalRegistration.Register();
-        var table = new ProcessTable(machine, space, trace);
-        var main = new GuestProcess(table, null, space, Path.GetFullPath(program.Path)) { Id = Environment.ProcessId };
-        main.Group = (int)HostSyscall.Raw(Syscalls.SyscallNumber.getpgrp);
-        main.Session = (int)HostSyscall.Raw(Syscalls.SyscallNumber.getsid, 0);
+
+        var main = new GuestProcess(table, null, space, Path.GetFullPath(program.Path))
+        {
+            Id = Environment.ProcessId,
+            Group = (int)HostSyscall.Raw(SyscallNumber.getpgrp),
+            Session = (int)HostSyscall.Raw(SyscallNumber.getsid, 0),
+        };
         main.SetSignals(new ProcessSignals(main.Id, HostSignals.InheritedIgnored));
         table.SetMain(main);
         HostSignals.Start((_, info) => table.Forward(info));
         main.Signals.BindHost(HostSignals.SetDisposition);
 
         var vcpu = machine.TakeVcpu();
-        var (entry, stackPointer) = new ProgramLoader(space, vcpu, machine).Load(program, environment);
+        var (entry, stackPointer) = new ProgramLoader(space, vcpu, machine).Load(program, ProgramBytes.HostEnvironment());
         vcpu.Start(new GuestRegisters { Rip = entry, Rsp = stackPointer, Rflags = 0x202 }, 0, 0, space.Index);
         space.Attach(vcpu);
         var thread = new GuestThread(main, vcpu);
         main.Add(thread);
         thread.InheritSignals(HostSignals.InheritedMask);
         thread.Adopt();
+        SetThreadName(Path.GetFileName(program.Path));
         thread.Run();
+
         table.WaitForEnd();
+        if (options.Stats)
+            StatisticsReport.Print(table);
         var signal = main.WaitStatus & 0x7F;
         if (signal != 0)
             HostSignals.DieBy(signal);
-        _ = HostSyscall.Raw(Syscalls.SyscallNumber.exit_group, (ulong)(main.WaitStatus >> 8 & 0xFF));
+        // Not by the runtime's exit: nothing of the program's end may wait for or depend on managed shutdown.
+        _ = HostSyscall.Raw(SyscallNumber.exit_group, (ulong)(main.WaitStatus >> 8 & 0xFF));
         return 0;
+    }
+
+    private static List<string> RestartArguments(RunOptions options)
+    {
+        List<string> arguments = ["run"];
+        if (options.MemoryBytes is { } bytes)
+            arguments.AddRange(["--memory", bytes.ToString(System.Globalization.CultureInfo.InvariantCulture)]);
+        if (options.Stats)
+            arguments.Add("--stats");
+        if (options.TraceFile is { } path)
+            arguments.Add(path == "-" ? "--trace" : "--trace=" + path);
+        return arguments;
+    }
+
+    private static string Explain(KvmException e) => e switch
+    {
+        { Errno: Errno.ENOENT } when e.Call.StartsWith("open", StringComparison.Ordinal) =>
+            "/dev/kvm does not exist: turn on virtualisation in the firmware or hypervisor and load kvm_intel or kvm_amd; 'privy doctor' tells more, '--engine native' runs the program without Privy",
+        { Errno: Errno.EACCES } when e.Call.StartsWith("open", StringComparison.Ordinal) =>
+            "/dev/kvm may not be opened: add yourself to the group kvm (usermod -aG kvm USER) and log in again; '--engine native' runs the program without Privy",
+        { Errno: Errno.ENOMEM } => $"not enough memory: {e.Message}; give less with --memory",
+        _ => $"{e.Message}; 'privy doctor' checks what KVM offers here",
+    };
+
+    private static unsafe void SetThreadName(string name)
+    {
+        const ulong setName = 15;
+        fixed (byte* text = ProgramBytes.Encode(ProgramBytes.FromText(name) + '\0'))
+            _ = HostSyscall.Raw(SyscallNumber.prctl, setName, (ulong)text);
     }
 }

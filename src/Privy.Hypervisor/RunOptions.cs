@@ -9,6 +9,9 @@ public sealed record RunOptions
     /// <summary>The program's arguments, without argv[0].</summary>
     public string[] Arguments { get; init; } = [];
 
+    /// <summary>argv[0], where it is not <see cref="Program"/>.</summary>
+    public string? ProgramName { get; init; }
+
     /// <summary>Upper bound of the guest's memory in bytes; null lets the hypervisor choose.</summary>
     public long? MemoryBytes { get; init; }
 

@@ -17,10 +17,10 @@ internal static class ProgramResolver
 
     /// <summary>Resolves a command: PATH search, access checks, <c>#!</c> scripts.</summary>
     /// <exception cref="ProgramException">Not found (127) or not executable (126).</exception>
-    internal static ResolvedProgram Resolve(string program, IReadOnlyList<string> arguments)
+    internal static ResolvedProgram Resolve(string program, string? name0, IReadOnlyList<string> arguments)
     {
         var path = FindInPath(program);
-        string[] argv = [program, .. arguments];
+        string[] argv = [name0 ?? program, .. arguments];
         var name = path;
         for (var depth = 0; depth < MaxScriptDepth; depth++)
         {

@@ -88,7 +88,7 @@ public static unsafe class HostSignals
             for (int slot = 0; slot < Slots; slot++)
                 *(ulong*)(ring + SlotsOffset + (slot << SlotShift)) = (ulong)slot;
             *(ulong*)(ring + OneOffset) = 1;
-            EventDescriptor = HostDescriptor.MoveHigh((int)HostSyscall.Checked(HostSyscall.RawQuick(HostCallNumber.Eventfd2, 0, 0x80000), "eventfd2", "EFD_CLOEXEC"));
+            EventDescriptor = Kvm.OwnDescriptors.Adopt((int)HostSyscall.Checked(HostSyscall.RawQuick(HostCallNumber.Eventfd2, 0, 0x80000), "eventfd2", "EFD_CLOEXEC"));
             *(int*)(ring + EventOffset) = EventDescriptor;
             s_ring = ring;
             AssembleHandler();

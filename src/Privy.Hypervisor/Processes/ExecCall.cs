@@ -28,10 +28,17 @@ internal static class ExecCall
 
     private static long Restart(GuestThread thread, string path, List<string> arguments, List<string> environment)
     {
-        // Only exec itself can tell that a file is no program; after it there is no way back, so look first.
+        // After exec there is no way back, and this exec is of Privy itself: see first that the program can be loaded.
         if (!ProgramResolver.IsLoadable(ProgramBytes.ToText(path)))
             return -Errno.ENOEXEC;
-        return thread.Process.Table.ExecMain(thread, path, arguments, environment);
+        if (!path.Contains('/', StringComparison.Ordinal))
+            path = "./" + path;
+        List<string> own = [ProgramBytes.FromText(Environment.ProcessPath!), .. thread.Process.Table.RestartArguments];
+        if (arguments.Count > 0)
+            own.AddRange(["--argv0", arguments[0]]);
+        own.AddRange(["--", path, .. arguments.Skip(1)]);
+        thread.Process.Signals.Exec();
+        return HostProcess.Exec(ProgramBytes.Encode(own[0]), own.ConvertAll(ProgramBytes.Encode), environment.ConvertAll(ProgramBytes.Encode), thread.SignalMask, thread.Process.IgnoredSignals);
     }
 
     private static long Spawn(GuestThread thread, string path, List<string> arguments, List<string> environment)

@@ -110,7 +110,7 @@ internal sealed unsafe partial class GuestThread : ISignalContext
 
     private void BeginCall(long number) => CallNumber = number;
 
-    private void EndCall(long number, long result)
+    private void EndCall(long result)
     {
         // rt_sigreturn and execve have set all registers, and say so by the number.
         if (CallNumber < 0)

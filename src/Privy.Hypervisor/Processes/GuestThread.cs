@@ -135,11 +135,9 @@ internal sealed unsafe partial class GuestThread
         var number = (long)registers.Rax;
         var arguments = new SyscallArguments(registers.Rdi, registers.Rsi, registers.Rdx, registers.R10, registers.R8, registers.R9);
         BeginCall(number);
-        var trace = Process.Table.Trace;
-        trace?.Enter(this, number, arguments);
         var result = SyscallDispatcher.Execute(this, number, arguments);
-        trace?.Exit(this, number, arguments, result);
-        EndCall(number, result);
+        Process.Table.Trace?.Write(this, number, arguments, result);
+        EndCall(result);
     }
 
     private void End()

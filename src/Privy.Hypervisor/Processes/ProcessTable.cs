@@ -24,6 +24,9 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
     /// <summary>Prints system calls; null when nobody asked.</summary>
     internal Tracer? Trace { get; } = trace;
 
+    /// <summary>Arguments of Privy with which a program that main starts by exec runs as this one does.</summary>
+    internal required IReadOnlyList<string> RestartArguments { get; init; }
+
     internal SnapshotStatistics Snapshots { get; } = new();
 
     /// <summary>Host threads ready to become forked children.</summary>
@@ -159,8 +162,6 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
         foreach (var child in SnapshotsOfGroup(Main.Group))
             _ = child.Send(info);
     }
-
-    internal long ExecMain(GuestThread thread, string path, List<string> arguments, List<string> environment) => -Errno.ENOSYS;
 
     /// <summary>Waits until main has ended and no forked child runs in this host process any more.</summary>
     internal void WaitForEnd()

@@ -30,14 +30,7 @@ public static class Launcher
         return path.EndsWith(".dll", StringComparison.Ordinal) ? ["dotnet", path] : [path];
     }
 
-    private static IEnumerable<string> Candidates()
-    {
-        // the configuration these tests were built in first
-        var configuration = new DirectoryInfo(AppContext.BaseDirectory.TrimEnd('/')).Name;
-        foreach (var name in new[] { configuration, "release", "debug" })
-            foreach (var file in new[] { "privy", "privy.dll" })
-                yield return Path.Combine(Artifacts, "bin", "Privy.Cli", name, file);
-    }
+    private static IEnumerable<string> Candidates() => [Path.Combine(Artifacts, "privy", "privy")];
 
     private static string FindRoot()
     {

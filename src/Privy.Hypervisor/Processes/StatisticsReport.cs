@@ -1,0 +1,37 @@
+using System.Globalization;
+using Privy.Hypervisor.Host;
+
+namespace Privy.Hypervisor.Processes;
+
+/// <summary>What <c>--stats</c> prints when the program has ended.</summary>
+internal static unsafe class StatisticsReport
+{
+    internal static void Print(ProcessTable table)
+    {
+        var machine = table.Machine;
+        var state = machine.State;
+        var exits = machine.TotalExits();
+        var (faults, copies) = machine.TotalFaults();
+        var (count, median, max) = table.Snapshots.Summarise();
+        Line("system calls", exits.Syscalls);
+        Line("exits for faults and signals", exits.KernelExits);
+        Line("exceptions", exits.Exceptions);
+        Line("kernel calls", exits.KernelCalls);
+        Line("kernel requests", exits.HostRequests);
+        Line("kicks", exits.Kicks);
+        Line("root loads", exits.RootLoads);
+        Line("page faults", (long)faults);
+        Line("pages copied on write", (long)copies);
+        Line("shootdowns", (long)state->Shootdowns);
+        Line("shootdowns spared", (long)state->ShootdownsSpared);
+        Line("frames in use", (long)state->FramesInUse);
+        Line("frames at peak", (long)state->FramesPeak);
+        Line("page tables in use", (long)state->TablesInUse);
+        Line("memory slots", machine.Slots.Count);
+        Line("vCPUs in use", machine.VcpusInUse);
+        Line("snapshots", count);
+        ErrorOutput.WriteLine(string.Create(CultureInfo.InvariantCulture, $"privy: snapshot latency: p50 {median / 1000.0:F1} us, max {max / 1000.0:F1} us"));
+    }
+
+    private static void Line(string name, long value) => ErrorOutput.WriteLine(string.Create(CultureInfo.InvariantCulture, $"privy: {name}: {value}"));
+}
