@@ -28,7 +28,10 @@ public interface ISyscallContext
     /// <summary>Copies from the program's memory. False on a page that is not mapped readable.</summary>
     bool TryRead(ulong address, Span<byte> destination);
 
-    /// <summary>Copies into the program's memory. False on a page that is not mapped writable.</summary>
+    /// <summary>
+    /// Copies into the program's memory, in main too: a page that a snapshot still reads is copied for it first. False on a page that is not mapped
+    /// writable.
+    /// </summary>
     bool TryWrite(ulong address, ReadOnlySpan<byte> source);
 
     /// <summary>

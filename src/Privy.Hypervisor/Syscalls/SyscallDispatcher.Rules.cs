@@ -133,9 +133,13 @@ public static unsafe partial class SyscallDispatcher
     {
         switch (level)
         {
-            case 0 or 41:
+            case 0:
                 // Netfilter's tables lie at 64 and above, with pointers inside; SO_ORIGINAL_DST is the harmless one.
                 if (option is < 64 or 80) return true;
+                break;
+            case 41:
+                // Here they lie between ordinary options.
+                if (option is <= 80 and not (64 or 65 or 68 or 69)) return true;
                 break;
             case 1 or 6 or 17 or 58 or 136 or 255 or 263 or 270 or 279 or 282 or 284 or 287:
                 // SOL_SOCKET TCP UDP ICMPV6 UDPLITE RAW PACKET NETLINK ALG TLS MPTCP VSOCK
@@ -163,6 +167,9 @@ public static unsafe partial class SyscallDispatcher
     /// <summary>Priority belongs to the thread; that of a group or user is not the program's alone.</summary>
     private static long SetPriority(ISyscallContext context, in SyscallArguments arguments) =>
         (int)arguments.A0 == 0 ? SyscallMarshaller.Execute(context, Described(setpriority), in arguments) : -Errno.EPERM;
+
+    private static long SetIoPriority(ISyscallContext context, in SyscallArguments arguments) =>
+        (int)arguments.A0 == 1 ? SyscallMarshaller.Execute(context, Described(ioprio_set), in arguments) : -Errno.EPERM;
 
     /// <summary>What a snapshot used is what its thread used.</summary>
     private static long GetResourceUsage(ISyscallContext context, in SyscallArguments arguments)

@@ -76,6 +76,7 @@ public static unsafe partial class SyscallDispatcher
         handlers[setrlimit] = SetLimit;
         handlers[prlimit64] = Prlimit;
         handlers[setpriority] = SetPriority;
+        handlers[ioprio_set] = SetIoPriority;
         handlers[getrusage] = GetResourceUsage;
         handlers[clock_gettime] = ClockGetTime;
         handlers[personality] = Personality;

@@ -9,6 +9,8 @@ namespace Privy.Hypervisor.Syscalls;
 /// <list type="bullet">
 /// <item>the program link of the process (/proc/self/exe, /proc/thread-self/exe, /proc/PID/exe) becomes the program's path where the call follows links;</item>
 /// <item>a reserved descriptor under /proc/self/fd or /dev/fd does not exist (a listing of the directory still shows it);</item>
+/// <item>a snapshot that opens one of its process's settings (oom_score_adj, ...) for writing gets /dev/null: they are the hypervisor's and main's too;</item>
+/// <item>/proc/self/mem is not opened for writing, which would go past the page table (rule 1), and not at all in a snapshot, whose memory it is not (rule 6);</item>
 /// <item>in a snapshot, /proc/self, /dev/fd and /dev/stdin, stdout, stderr become /proc/PID: its host thread, whose number is the process id.</item>
 /// </list>
 /// Only these spellings are known; a path relative to an open /proc directory is not.
@@ -16,6 +18,9 @@ namespace Privy.Hypervisor.Syscalls;
 public static unsafe class SyscallPaths
 {
     private const int PathMax = 4096;
+
+    /// <summary>O_NOFOLLOW: a path description that has it is that of open or openat.</summary>
+    private const int OpenNoFollow = 0x20000;
 
     /// <summary>In place of an offset: the standard descriptor with this number plus 0, 1 or 2.</summary>
     private const int Standard = 1 << 16;
@@ -28,6 +33,12 @@ public static unsafe class SyscallPaths
 
         /// <summary>Below the directory of the process in /proc: the rest starts at <c>tail</c>.</summary>
         OwnDirectory,
+
+        /// <summary>A file in the directory of the process through which the whole host process would be changed.</summary>
+        ProcessSetting,
+
+        /// <summary>The memory of the process as a file.</summary>
+        Memory,
 
         /// <summary>/dev/fd or one of the standard descriptors.</summary>
         OwnDescriptor,
@@ -114,7 +125,19 @@ public static unsafe class SyscallPaths
                 replaced = (ulong)copy;
                 return 0;
 
-            case Meaning.OwnDescriptor or Meaning.OwnDirectory or Meaning.ProgramLink when context.Translates && tail >= 0:
+            case Meaning.Memory when context.Translates || description.Follows && description.Size == 0
+                || description.Size == OpenNoFollow && (arguments[description.LengthArgument] & 3) != 0:
+                SyscallWarnings.Once("/proc/self/mem cannot be used to change memory; the program gets EACCES");
+                return -Errno.EACCES;
+
+            // A path with a flags argument of two access bits is that of open.
+            case Meaning.ProcessSetting when context.Translates && description.Size == OpenNoFollow && (arguments[description.LengthArgument] & 3) != 0:
+                copy = context.Arena.Allocate(16);
+                "/dev/null\0"u8.CopyTo(new Span<byte>(copy, 16));
+                replaced = (ulong)copy;
+                return 0;
+
+            case Meaning.OwnDescriptor or Meaning.OwnDirectory or Meaning.ProgramLink or Meaning.ProcessSetting when context.Translates && tail >= 0:
                 var rest = tail switch
                 {
                     Standard => "/0"u8,
@@ -180,6 +203,10 @@ public static unsafe class SyscallPaths
         var rest = process[length..];
         if (self) tail = 6 + length;
         if (rest.SequenceEqual("/exe"u8)) return Meaning.ProgramLink;
+        if (rest.SequenceEqual("/mem"u8) || rest.StartsWith("/task/"u8) && rest.EndsWith("/mem"u8)) return Meaning.Memory;
+        if (rest.SequenceEqual("/oom_score_adj"u8) || rest.SequenceEqual("/oom_adj"u8) || rest.SequenceEqual("/coredump_filter"u8)
+            || rest.SequenceEqual("/autogroup"u8) || rest.SequenceEqual("/clear_refs"u8))
+            return Meaning.ProcessSetting;
         if (rest.StartsWith("/fd/"u8) && IsReserved(context, rest[4..])) return Meaning.ReservedDescriptor;
         if (rest.StartsWith("/fdinfo/"u8) && IsReserved(context, rest[8..])) return Meaning.ReservedDescriptor;
         return self ? Meaning.OwnDirectory : Meaning.Ordinary;

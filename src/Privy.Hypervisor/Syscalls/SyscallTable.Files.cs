@@ -234,7 +234,7 @@ public static partial class SyscallTable
         With(Out(4, MemoryFormat.Int), 0x8903, 0x8904, 0x8905, 0x894B);               // FIOGETOWN SIOCGPGRP SIOCATMARK SIOCOUTQNSD
         With(Out(KernelStructSize.Timeval), 0x8906, 0x8907, 0x80108906, 0x80108907);  // SIOCGSTAMP*
         With(InOut(KernelStructSize.Ifreq), 0x8910, 0x8913, 0x8915, 0x8917, 0x8919, 0x891B, 0x891D, 0x8921, 0x8927, 0x8933, 0x8942, 0x8970); // SIOCGIF{NAME,FLAGS,ADDR,DSTADDR,BRDADDR,NETMASK,METRIC,MTU,HWADDR,INDEX} SIOCGIFTXQLEN SIOCGIFMAP
-        With(In(KernelStructSize.Ifreq), 0x8914, 0x8916, 0x8918, 0x891A, 0x891C, 0x891E, 0x8922, 0x8924, 0x8943); // their setters
+        With(InOut(KernelStructSize.Ifreq), 0x8914, 0x8916, 0x8918, 0x891A, 0x891C, 0x891E, 0x8922, 0x8924, 0x8943); // their setters
         With(InOut(KernelStructSize.Arpreq), 0x8954);                                 // SIOCGARP
         With(InOut(KernelStructSize.Ifconf), 0x8912);                                 // SIOCGIFCONF: its buffer is staged by SyscallDispatcher
 

@@ -73,7 +73,8 @@ public static partial class SyscallTable
         Host(c, sched_get_priority_min, Int);
         Host(c, sched_rr_get_interval, Int, Out(KernelStructSize.Timespec, MemoryFormat.Timespec));
         Host(c, sched_getattr, Int, new ArgumentDescription(ArgumentKind.Out) { Size = 1, Length = LengthSource.IntArgument, LengthArgument = 2, Limit = 4096 }, Int, Hex);
-        Host(c, sched_setattr, Int, new ArgumentDescription(ArgumentKind.In) { Size = KernelStructSize.SchedAttr, Length = LengthSource.FirstWord, Limit = 4096 }, Hex);
+        // The kernel writes the size it knows when the program's is too large.
+        Host(c, sched_setattr, Int, new ArgumentDescription(ArgumentKind.InOut) { Size = KernelStructSize.SchedAttr, Length = LengthSource.FirstWord, Limit = 4096 }, Hex);
 
         Add(c, new SyscallDescription(prctl, nameof(prctl), SyscallRoute.Host, [Value(ValueFormat.PrctlOption), Hex, Hex, Hex, Hex])
         {

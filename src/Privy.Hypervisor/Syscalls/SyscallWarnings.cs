@@ -14,7 +14,4 @@ internal static class SyscallWarnings
     {
         if (s_said.TryAdd(message, true)) Write("privy: " + message);
     }
-
-    /// <summary>Makes every warning new again, for tests.</summary>
-    internal static void Forget() => s_said.Clear();
 }

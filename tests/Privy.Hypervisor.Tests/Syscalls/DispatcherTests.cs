@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Runtime.InteropServices;
 using System.Text;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Syscalls;
@@ -212,14 +213,11 @@ public class DispatcherTests
     {
         using var context = new FakeContext(translates: true) { ProcessId = 4711 };
         var opened = new List<string>();
-        unsafe
+        context.Kernel = (_, arguments) =>
         {
-            context.Kernel = (number, arguments) =>
-            {
-                opened.Add(System.Runtime.InteropServices.Marshal.PtrToStringUTF8((nint)arguments[number == openat ? 1 : 0])!);
-                return 3;
-            };
-        }
+            opened.Add(Marshal.PtrToStringUTF8((nint)arguments[0])!);
+            return 3;
+        };
         foreach (var path in new[] { "/proc/self/status", "/proc/self", "/proc/self/fd/3", "/dev/fd/7", "/dev/fd", "/dev/stdin", "/dev/stderr", "/proc/selfish", "/proc/4711/maps", "/tmp/x", "/dev/fdx" })
             Assert.Equal(3, context.Call(open, context.Put(path)));
         Assert.Equal(["/proc/4711/status", "/proc/4711", "/proc/4711/fd/3", "/proc/4711/fd/7", "/proc/4711/fd", "/proc/4711/fd/0", "/proc/4711/fd/2", "/proc/selfish", "/proc/4711/maps", "/tmp/x", "/dev/fdx"], opened);
@@ -257,6 +255,78 @@ public class DispatcherTests
         {
             "/tmpx"u8.CopyTo(context.Bytes(path, 5));
             Assert.Equal(-Errno.EFAULT, context.Call(access, path, 0));
+        }
+    }
+
+    [Theory, InlineData(false), InlineData(true)]
+    public void Interfaces_are_listed(bool translates)
+    {
+        using var context = new FakeContext(translates);
+        var descriptor = (ulong)context.Call(socket, 2, 2, 0);
+        var list = context.Allocate(4096);
+        var request = context.Words(4096, list);
+        Assert.Equal(0, context.Call(ioctl, descriptor, 0x8912, request));
+        var length = context.At<int>(request);
+        Assert.Equal(0, length % 40);
+        Assert.Equal(list, context.At<ulong>(request + 8));
+        if (length > 0)
+        {
+            // The flags of the first one.
+            Assert.Equal(0, context.Call(ioctl, descriptor, 0x8913, list));
+            Assert.NotEqual(0, context.At<short>(list + 16));
+        }
+        Assert.Equal(-Errno.EFAULT, context.Call(ioctl, descriptor, 0x8912, context.End));
+        FakeContext.Raw(close, descriptor);
+    }
+
+    [Fact]
+    public void A_snapshot_does_not_write_settings_of_the_host_process()
+    {
+        using var context = new FakeContext(translates: true) { ProcessId = (int)FakeContext.Raw(gettid) };
+        var before = File.ReadAllText("/proc/self/oom_score_adj");
+        var value = context.Put("500");
+        foreach (var path in new[] { "/proc/self/oom_score_adj", $"/proc/{context.ProcessId}/oom_score_adj", "/proc/thread-self/oom_score_adj" })
+        {
+            var file = context.Call(open, context.Put(path), 1);
+            Assert.True(file > 2, $"{path}: {file}");
+            Assert.Equal(3, context.Call(write, (ulong)file, value, 3));
+            context.Call(close, (ulong)file);
+            Assert.Equal(before, File.ReadAllText("/proc/self/oom_score_adj"));
+
+            file = context.Call(open, context.Put(path), 0);
+            var text = context.Allocate(16);
+            Assert.Equal(before.Length, context.Call(read, (ulong)file, text, 16));
+            context.Call(close, (ulong)file);
+        }
+    }
+
+    [Fact]
+    public void Direct_io_works_from_a_snapshot()
+    {
+        using var context = new FakeContext(translates: true);
+        var path = context.Put(Path.Combine(Path.GetTempPath(), $"privy-direct-{Environment.ProcessId}"));
+        var file = context.Call(open, path, 0x4042, 0x180);
+        if (file == -Errno.EINVAL) return; // a file system without it
+        var buffer = context.Allocate(3 * 4096) + 4095 & ~4095ul;
+        context.Bytes(buffer, 4096).Fill(0x5a);
+        Assert.Equal(4096, context.Call(pwrite64, (ulong)file, buffer, 4096, 0));
+        Assert.Equal(4096, context.Call(preadv, (ulong)file, context.Words(buffer + 4096, 4096), 1, 0));
+        Assert.Equal(-1, context.Bytes(buffer + 4096, 4096).IndexOfAnyExcept((byte)0x5a));
+        context.Call(close, (ulong)file);
+        Assert.Equal(0, context.Call(unlink, path));
+    }
+
+    [Theory, InlineData(false), InlineData(true)]
+    public void Memory_is_not_written_through_proc(bool translates)
+    {
+        using var context = new FakeContext(translates) { ProcessId = (int)FakeContext.Raw(gettid) };
+        foreach (var path in new[] { "/proc/self/mem", $"/proc/{context.ProcessId}/mem", "/proc/thread-self/mem", $"/proc/self/task/{context.ProcessId}/mem" })
+        {
+            Assert.Equal(-Errno.EACCES, context.Call(open, context.Put(path), 2));
+            Assert.Equal(-Errno.EACCES, context.Call(openat, CurrentDirectory, context.Put(path), 1));
+            Assert.Equal(-Errno.EACCES, context.Call(openat2, CurrentDirectory, context.Put(path), context.Words(2, 0, 0), 24));
+            Assert.Equal(-Errno.EACCES, context.Call(creat, context.Put(path), 0));
+            Assert.Equal(translates ? -Errno.EACCES : 1, Math.Min(1, context.Call(open, context.Put(path), 0)));
         }
     }
 }
