@@ -28,6 +28,10 @@ public sealed unsafe class HostThread : IDisposable
         _block = (HostThreadBlock*)(FreeBlocks.TryTake(out nint free) ? free : (nint)NativeMemory.AlignedAlloc(64, 64));
         *_block = new HostThreadBlock { ThreadId = ThreadId, RepeatNanoseconds = RepeatAfter };
 
+        // The process may have been started with everything blocked.
+        ulong kick = 1UL << (SafeSyscall.KickSignal - 1);
+        HostSyscall.RawQuick(HostCallNumber.RtSigprocmask, 1, (ulong)&kick, 0, 8);
+
         // struct sigevent: value, signal, notify, then the thread id.
         byte* sigevent = stackalloc byte[64];
         new Span<byte>(sigevent, 64).Clear();
