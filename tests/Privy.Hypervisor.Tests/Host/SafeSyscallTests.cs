@@ -37,6 +37,23 @@ public unsafe class SafeSyscallTests
         Assert.Equal(Environment.ProcessId, thread.Invoke(39));
     }
 
+    /// <summary>The window is three instructions long, too short to be hit at random: the handler is called with every address around it.</summary>
+    [Fact]
+    public void The_handler_moves_the_program_counter_within_the_window_only()
+    {
+        SafeSyscall.Install();
+        Assert.InRange(SafeSyscall.Call - SafeSyscall.Check, 1ul, 16ul);
+        Assert.Equal([0x0f, 0x05], new ReadOnlySpan<byte>((byte*)SafeSyscall.Call, 2).ToArray()); // syscall
+        byte* info = stackalloc byte[128], context = stackalloc byte[1024];
+        new Span<byte>(info, 128).Clear();
+        for (ulong rip = SafeSyscall.Check - 64; rip < SafeSyscall.Call + 64; rip++)
+        {
+            *(ulong*)(context + 168) = rip; // uc_mcontext.gregs[REG_RIP]
+            SafeSyscall.Handler(SafeSyscall.KickSignal, info, context);
+            Assert.Equal(rip >= SafeSyscall.Check && rip <= SafeSyscall.Call ? SafeSyscall.Abort : rip, *(ulong*)(context + 168));
+        }
+    }
+
     /// <summary>A lost wake-up leaves the reader in an empty pipe for ever. The garbage collector runs along, so that kicks also meet the runtime's own signal.</summary>
     [Theory]
     [InlineData(false, 20_000)]
