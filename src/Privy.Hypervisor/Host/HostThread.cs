@@ -13,10 +13,13 @@ public sealed unsafe class HostThread : IDisposable
     private const long RepeatAfter = 100_000;
 
     private readonly int _processId;
-    // A kick still on its way after Dispose carries the block's address, so blocks are kept for other threads and never freed.
+    // Blocks go to other threads and are never freed: whoever holds a disposed object may still read its block.
     private static readonly ConcurrentBag<nint> FreeBlocks = [];
 
     private readonly HostThreadBlock* _block;
+
+    // Keeps an interrupt of a disposed thread away from the thread that has its block now, which would take it for one that it has been kicked for.
+    private readonly Lock _gate = new();
     private bool _disposed;
 
     /// <summary>Makes the calling thread kickable.</summary>
@@ -27,6 +30,10 @@ public sealed unsafe class HostThread : IDisposable
         ThreadId = (int)HostSyscall.RawQuick(HostCallNumber.Gettid);
         _block = (HostThreadBlock*)(FreeBlocks.TryTake(out nint free) ? free : (nint)NativeMemory.AlignedAlloc(64, 64));
         *_block = new HostThreadBlock { ThreadId = ThreadId, RepeatNanoseconds = RepeatAfter };
+
+        // The process may have been started with everything blocked.
+        ulong kick = 1UL << (SafeSyscall.KickSignal - 1);
+        HostSyscall.RawQuick(HostCallNumber.RtSigprocmask, 1, (ulong)&kick, 0, 8);
 
         // struct sigevent: value, signal, notify, then the thread id.
         byte* sigevent = stackalloc byte[64];
@@ -59,16 +66,24 @@ public sealed unsafe class HostThread : IDisposable
     /// </summary>
     public void Interrupt()
     {
-        if (Interlocked.Exchange(ref _block->InterruptPending, 1) == 0)
-            Kick();
+        lock (_gate)
+            if (!_disposed && Interlocked.Exchange(ref _block->InterruptPending, 1) == 0)
+                SendKick();
     }
 
     /// <summary>On the thread itself, before it looks at what is pending: whatever is stored later interrupts again.</summary>
     public void ClearInterrupt() => Interlocked.Exchange(ref _block->InterruptPending, 0);
 
     /// <summary>Sends the kick signal alone: ends a <c>KVM_RUN</c> (whose caller has set <c>immediate_exit</c>) or a call in flight.</summary>
-    [SkipLocalsInit]
     public void Kick()
+    {
+        lock (_gate)
+            if (!_disposed)
+                SendKick();
+    }
+
+    [SkipLocalsInit]
+    private void SendKick()
     {
         // The block travels with the signal, so that the handler can see whether the thread is inside a call.
         byte* info = stackalloc byte[128];
@@ -87,12 +102,16 @@ public sealed unsafe class HostThread : IDisposable
     public static void Kick(int threadId) =>
         HostSyscall.RawQuick(HostCallNumber.Tgkill, (ulong)Environment.ProcessId, (ulong)threadId, SafeSyscall.KickSignal);
 
-    /// <summary>On the thread itself, when nobody kicks it any more.</summary>
+    /// <summary>On the thread itself; later interrupts do nothing.</summary>
     public void Dispose()
     {
-        if (_disposed)
-            return;
-        _disposed = true;
+        lock (_gate)
+        {
+            if (_disposed)
+                return;
+            _disposed = true;
+        }
+        // Kicks sent before have been delivered to this thread by the time this call returns.
         HostSyscall.RawQuick(HostCallNumber.TimerDelete, (ulong)_block->RepeatTimer);
         FreeBlocks.Add((nint)_block);
     }

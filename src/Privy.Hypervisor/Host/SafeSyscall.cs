@@ -42,6 +42,10 @@ public static unsafe class SafeSyscall
 
     private static readonly delegate* unmanaged<HostThreadBlock*, long, ulong, ulong, ulong, ulong, ulong, ulong, long> Stub;
 
+    // For tests: the handler is called like any function, the window is where a kick must lead to the abort path.
+    internal static readonly delegate* unmanaged<int, byte*, byte*, void> Handler;
+    internal static readonly ulong Check, Call, Abort;
+
     static SafeSyscall()
     {
         var c = new Assembler(64);
@@ -122,10 +126,12 @@ public static unsafe class SafeSyscall
 
         AssemblerResult result = HostCode.Assemble(c);
         Stub = (delegate* unmanaged<HostThreadBlock*, long, ulong, ulong, ulong, ulong, ulong, ulong, long>)result.GetLabelRIP(entry);
+        Handler = (delegate* unmanaged<int, byte*, byte*, void>)result.GetLabelRIP(handler);
+        (Check, Call, Abort) = (result.GetLabelRIP(check), result.GetLabelRIP(call), result.GetLabelRIP(abort));
         // No SA_RESTART: a kick must end a blocking call.
         KernelSigaction.Set(KickSignal, new KernelSigaction
         {
-            Handler = result.GetLabelRIP(handler),
+            Handler = (ulong)Handler,
             Flags = KernelSigaction.SaSiginfo | KernelSigaction.SaOnstack | KernelSigaction.SaRestorer,
             Restorer = result.GetLabelRIP(restorer),
             Mask = ulong.MaxValue,

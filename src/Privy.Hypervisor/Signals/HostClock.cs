@@ -10,10 +10,14 @@ internal static unsafe class HostClock
 
     internal static long Monotonic => Read(MonotonicId);
 
+    /// <summary>The time of a clock. 0 for the CPU time of a thread that is gone: a timer on it never expires.</summary>
     internal static long Read(int clock)
     {
         long* time = stackalloc long[2];
-        HostSyscall.Checked(HostSyscall.RawQuick(228, (ulong)(long)clock, (ulong)time), "clock_gettime", $"clock {clock}");
+        long result = HostSyscall.RawQuick(228, (ulong)(long)clock, (ulong)time);
+        if (result != 0 && clock < 0)
+            return 0;
+        HostSyscall.Checked(result, "clock_gettime", $"clock {clock}");
         return time[0] * Second + time[1];
     }
 

@@ -102,7 +102,7 @@ public static class SignalDelivery
                     SignalSet blocked = mask | new SignalSet(action.Mask);
                     if (!action.Has(SignalAction.SA_NODEFER))
                         blocked = blocked.With(info.Number);
-                    thread.Mask = blocked;
+                    process.SetMask(thread, blocked, wake: false);
                     break;
             }
         }

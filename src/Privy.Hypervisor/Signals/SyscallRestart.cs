@@ -45,8 +45,8 @@ public static class SyscallRestart
         // A descriptor is gone even if its close was interrupted: a second close might hit another thread's new one.
         if (number == 3 && (long)registers.Rax == -Errno.EINTR)
             return;
-        Restart(ref registers, number);
         context.ThreadSignals.NoteRestart(registers.Rip, number);
+        Restart(ref registers, number);
     }
 
     /// <summary>A handler is about to run: makes the registers that its frame saves either repeat the call or say EINTR.</summary>

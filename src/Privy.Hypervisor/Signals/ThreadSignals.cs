@@ -109,7 +109,7 @@ public sealed class ThreadSignals
 
     /// <summary>The relative timeout that is left, in nanoseconds, for a call that may be started again after an interruption the program never notices: the first time
     /// all of it, after such a restart what remains of it.</summary>
-    /// <param name="rip">Program counter of the call.</param>
+    /// <param name="rip">Program counter behind the call.</param>
     /// <param name="number">Its number.</param>
     /// <param name="timeout">Its timeout, not negative.</param>
     public long RemainingTimeout(ulong rip, long number, long timeout)
@@ -125,7 +125,7 @@ public sealed class ThreadSignals
         return timeout;
     }
 
-    /// <summary>The call at <paramref name="rip"/> is about to be made again without the program noticing.</summary>
+    /// <summary>The call before <paramref name="rip"/> is about to be made again without the program noticing.</summary>
     internal void NoteRestart(ulong rip, long number)
     {
         if (_restarted.Rip == rip && _restarted.Number == number)
