@@ -15,7 +15,7 @@ public class GuestProbeTests
     [Fact]
     public void A_guest_that_fails_is_a_problem_with_advice()
     {
-        foreach (var failure in (Exception[])[new KvmException("KVM_CREATE_VM", 12), new KvmException("mmap(window)", 17), new KvmException("KVM_SET_SREGS", 22), new InvalidOperationException("exception 13\nvCPU 0"), new OutOfMemoryException()])
+        foreach (var failure in (Exception[])[new KvmException("KVM_CREATE_VM", 12), new KvmException("mmap(window)", 17), new KvmException("KVM_SET_SREGS", 22), new InvalidOperationException("exception 13\nvCPU 0")])
         {
             List<Check> checks = [new(Verdict.Good, "before", ""), new(Verdict.Good, "after", "")];
             Assert.Null(GuestProbe.Examine(checks, 1, new Probe(() => throw failure)));

@@ -71,8 +71,9 @@ internal sealed unsafe class GuestMeasurement
         const int noHugePage = 15; // MADV_NOHUGEPAGE: a host page is to be 4 KB here
         _ = HostMemory.Advise(data, 2 * Layout.LargePageSize, noHugePage);
         var touches = Stores(data, Events, Layout.PageSize);
-        var copies = CopiesAfterSnapshot(data);
+        // Snapshots first: pages written after one are copied while the next is made.
         var snapshots = Times(Snapshots, CreateSnapshot, ReleaseSnapshot);
+        var copies = CopiesAfterSnapshot(data);
         var vcpus = Times(Vcpus, () => _ = _machine.TakeVcpu());
 
         Resume(_program.Syscalls);
