@@ -31,6 +31,14 @@ public sealed class CommandLineTests
     [PrivyFact(Needs.Privy)]
     public void Program_is_looked_up_in_path() => Assert.Equal("found\n", Run([], "echo", "found").Text);
 
+    /// <summary>What ps shows of a program, and what the program finds about itself, is not Privy's own command line.</summary>
+    [PrivyFact(Needs.Privy)]
+    public void Program_finds_its_own_command_line()
+    {
+        var result = Run([], "/bin/cat", "/proc/self/cmdline");
+        Assert.Equal("/bin/cat\0/proc/self/cmdline\0", result.Text);
+    }
+
     [PrivyFact(Needs.Privy)]
     public void Trace_goes_to_the_error_output()
     {
@@ -59,7 +67,7 @@ public sealed class CommandLineTests
         var result = Run(["--stats"], "/bin/sh", "-c", "(echo child); exit 3");
         Assert.Equal(3, result.ExitCode);
         Assert.Equal("child\n", result.Text);
-        foreach (var word in new[] { "exits", "faults", "copies", "frames in use", "snapshots" })
+        foreach (var word in new[] { "exits", "faults", "copied", "frames in use", "frames at peak", "snapshot latency" })
             Assert.Contains(word, result.Errors, StringComparison.OrdinalIgnoreCase);
     }
 
