@@ -245,6 +245,20 @@ internal sealed unsafe class World : IDisposable
         WriteVmas(_main);
     }
 
+    /// <summary>
+    /// Between the change of the mappings and the kernel's call other vCPUs may fault: what lies outside the range must
+    /// not notice.
+    /// </summary>
+    private void TouchOutside(SpaceModel space, int start, int end)
+    {
+        for (int n = _random.Next(6); n > 0; n--)
+        {
+            int page = _random.Next(2) == 0 ? AnyPage() : Math.Clamp((_random.Next(2) == 0 ? start : end) + _random.Next(-40, 40), 0, PageCount - 1);
+            if (page < start || page >= end)
+                Touch(space, AnyOf(space), page, (Access)_random.Next(3));
+        }
+    }
+
     private void UnmapMain()
     {
         (int start, int end) = Range();
@@ -261,6 +275,7 @@ internal sealed unsafe class World : IDisposable
             SetWords(i, Poison);
         }
         WriteVmas(_main);
+        TouchOutside(_main, start, end);
         Call(v => KernelEntry.Unmap(v, 0, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
         FlushMain();
     }
@@ -312,6 +327,7 @@ internal sealed unsafe class World : IDisposable
         for (int i = start; i < end; i++)
             _main.Pages[i].Flags = (_main.Pages[i].Flags & Vma.Shared) | rights;
         WriteVmas(_main);
+        TouchOutside(_main, start, end);
         Call(v => KernelEntry.Protect(v, 0, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
         FlushMain();
     }
@@ -440,6 +456,7 @@ internal sealed unsafe class World : IDisposable
             for (int i = start; i < end; i++)
                 space.Pages[i].Flags = (space.Pages[i].Flags & (Vma.Shared | Vma.Pooled)) | rights;
             WriteVmas(space);
+            TouchOutside(space, start, end);
             Machine.Check(CallOn(AnyOf(space), v => KernelEntry.Protect(v, space.Index, from, to)) == 0, "protect");
             return;
         }
@@ -453,6 +470,7 @@ internal sealed unsafe class World : IDisposable
                 : default;
         }
         WriteVmas(space);
+        TouchOutside(space, start, end);
         Machine.Check(CallOn(AnyOf(space), v => KernelEntry.Unmap(v, space.Index, from, to)) == 0, "unmap");
     }
 
