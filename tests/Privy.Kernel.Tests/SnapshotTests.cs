@@ -218,6 +218,50 @@ public sealed unsafe class SnapshotTests : IDisposable
         Assert.Equal(Entry.Large | Entry.Writable, _program.DirectoryEntry(0, End) & (Entry.Large | Entry.Writable));
     }
 
+    // The host has changed the mappings, another vCPU faults, and only then Unmap or Protect is called.
+    [Fact]
+    public void A_stale_large_page_of_main_is_not_upgraded_beyond_its_mapping()
+    {
+        int s = _program.Snapshot();
+        _program.Read(0, Start);
+        _program.Release(s);
+        Assert.Equal(Entry.Large, _program.DirectoryEntry(0, Start) & (Entry.Large | Entry.Writable));
+        K->Spaces->Vmas[0].Start += 0x1000;
+        _program.Write(0, Start + 0x2000, 1);
+        Assert.Equal(0UL, _program.DirectoryEntry(0, Start) & Entry.Large);
+        Assert.Equal(0UL, *Walk.Page(K, K->Spaces, Start));
+        Assert.NotEqual(0UL, *Walk.Page(K, K->Spaces, Start + 0x3000) & Entry.Writable);
+    }
+
+    [Fact]
+    public void A_stale_large_page_of_a_snapshot_does_not_grow_beyond_its_mapping()
+    {
+        K->Spaces->Vmas[0].Flags = Vma.Read | Vma.Shared;
+        int s = _program.Snapshot();
+        _program.Read(s, Start);
+        Vma* vmas = K->Spaces[s].Vmas;
+        vmas[1] = vmas[0];
+        vmas[0].End = vmas[1].Start = Start + 0x1000;
+        vmas[0].Flags |= Vma.Write;
+        K->Spaces[s].VmaCount = 2;
+        _program.Write(s, Start, 1);
+        Assert.Equal(FaultCode.Denied, _program.Of(s).Touch(Start + 0x1000, Access.Write, out _));
+        Assert.Equal(1UL, _program.Read(0, Start));
+    }
+
+    [Fact]
+    public void Execution_is_allowed_once_the_mapping_allows_it()
+    {
+        int s = _program.Snapshot();
+        foreach (int space in new[] { 0, s })
+        {
+            _program.Read(space, Start);
+            Assert.Equal(FaultCode.Denied, _program.Of(space).Touch(Start, Access.Fetch, out _));
+            K->Spaces[space].Vmas[0].Flags |= Vma.Execute;
+            Assert.Equal(0, _program.Of(space).Touch(Start, Access.Fetch, out _));
+        }
+    }
+
     [Fact]
     public void An_empty_pool_is_reported_as_no_memory()
     {
