@@ -35,10 +35,10 @@ internal sealed unsafe class World : IDisposable
     private int _busySpace = -1;
     private int _stoppedSpace = -1;
 
-    public World(int seed, int mainVcpus, bool generous)
+    public World(int seed, int mainVcpus, bool generous, KernelCode? code = null)
     {
         _random = new Random(seed);
-        Machine = new Machine(generous) { Random = _random, Meanwhile = Meanwhile, Kicked = Kicked };
+        Machine = new Machine(generous, code) { Random = _random, Meanwhile = Meanwhile, Kicked = Kicked };
         _mainVcpus = Machine.Vcpus[..mainVcpus];
         foreach (Vcpu v in _mainVcpus)
         {
@@ -276,7 +276,7 @@ internal sealed unsafe class World : IDisposable
         }
         WriteVmas(_main);
         TouchOutside(_main, start, end);
-        Call(v => KernelEntry.Unmap(v, 0, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
+        Call(v => Machine.Code.Unmap(v, 0, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
         FlushMain();
     }
 
@@ -304,7 +304,7 @@ internal sealed unsafe class World : IDisposable
             _populated[i - start] = (byte)(cell == null || cell.Value != 0 || _random.Next(2) == 0 ? 1 : 0);
         }
         _sharedBusy = true;
-        Call(v => KernelEntry.Detach(v, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12), _populated));
+        Call(v => Machine.Code.Detach(v, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12), _populated));
         _sharedBusy = false;
         foreach (SpaceModel snapshot in _snapshots.Values)
         {
@@ -328,7 +328,7 @@ internal sealed unsafe class World : IDisposable
             _main.Pages[i].Flags = (_main.Pages[i].Flags & Vma.Shared) | rights;
         WriteVmas(_main);
         TouchOutside(_main, start, end);
-        Call(v => KernelEntry.Protect(v, 0, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
+        Call(v => Machine.Code.Protect(v, 0, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
         FlushMain();
     }
 
@@ -408,7 +408,7 @@ internal sealed unsafe class World : IDisposable
             v.Exit();
         ulong epoch = K->Epoch;
         _stoppedSpace = parent.Index;
-        long index = CallOn(AnyOf(parent), v => KernelEntry.CreateSnapshot(v, parent.Index));
+        long index = CallOn(AnyOf(parent), v => Machine.Code.CreateSnapshot(v, parent.Index));
         _stoppedSpace = -1;
         Note($"snapshot {index} of {parent.Index}, epoch {K->Spaces[index].Epoch}");
         Machine.Check(index > 0 && !_snapshots.ContainsKey((int)index), "index of a snapshot");
@@ -438,7 +438,7 @@ internal sealed unsafe class World : IDisposable
         foreach (Vcpu v in space.Vcpus)
             v.Exit();
         _snapshots.Remove(space.Index);
-        Call(v => KernelEntry.Release(v, space.Index));
+        Call(v => Machine.Code.Release(v, space.Index));
     }
 
     private void ChangeSnapshotMapping()
@@ -457,7 +457,7 @@ internal sealed unsafe class World : IDisposable
                 space.Pages[i].Flags = (space.Pages[i].Flags & (Vma.Shared | Vma.Pooled)) | rights;
             WriteVmas(space);
             TouchOutside(space, start, end);
-            Machine.Check(CallOn(AnyOf(space), v => KernelEntry.Protect(v, space.Index, from, to)) == 0, "protect");
+            Machine.Check(CallOn(AnyOf(space), v => Machine.Code.Protect(v, space.Index, from, to)) == 0, "protect");
             return;
         }
         bool map = _random.Next(2) == 0;
@@ -471,7 +471,7 @@ internal sealed unsafe class World : IDisposable
         }
         WriteVmas(space);
         TouchOutside(space, start, end);
-        Machine.Check(CallOn(AnyOf(space), v => KernelEntry.Unmap(v, space.Index, from, to)) == 0, "unmap");
+        Machine.Check(CallOn(AnyOf(space), v => Machine.Code.Unmap(v, space.Index, from, to)) == 0, "unmap");
     }
 
     /// <summary>Rule 1: before the host kernel writes into main's memory.</summary>
@@ -517,7 +517,7 @@ internal sealed unsafe class World : IDisposable
     {
         Vcpu v = AnyOf(space);
         ulong offset = (ulong)_random.Next(4096);
-        long result = CallOn(v, a => KernelEntry.PrepareWrite(
+        long result = CallOn(v, a => Machine.Code.PrepareWrite(
             a, space.Index, AddressOf(start) + offset, AddressOf(start) + ((ulong)(end - start) << 12)));
         Machine.Check(result == (bad < end ? -14 : 0), $"prepare returns {result}");
         if (bad < end)
@@ -532,7 +532,7 @@ internal sealed unsafe class World : IDisposable
         Vcpu v = AnyOf(space);
         bool alone = space.Vcpus.All(o => o == v || !o.InGuest);
         Note($"clear accessed {space.Index}");
-        long result = CallOn(v, a => KernelEntry.ClearAccessed(a, space.Index));
+        long result = CallOn(v, a => Machine.Code.ClearAccessed(a, space.Index));
         Machine.Check(result == 0 || (result == 1 && alone && v.Area->FlushPending == 1), "clear accessed");
     }
 
