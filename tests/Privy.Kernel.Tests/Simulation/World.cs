@@ -34,6 +34,7 @@ internal sealed unsafe class World : IDisposable
     private bool _sharedBusy;
     private int _busySpace = -1;
     private int _stoppedSpace = -1;
+    private (int Space, int Start, int End) _changing = (-1, 0, 0);
 
     public World(int seed, int mainVcpus, bool generous, KernelCode? code = null)
     {
@@ -171,7 +172,7 @@ internal sealed unsafe class World : IDisposable
 
     private void Touch(SpaceModel space, Vcpu v, int page, Access access)
     {
-        if (_nested && (space.Pages[page].Is(Vma.Shared) && _sharedBusy))
+        if (IsChanging(space, page))
             return;
         int busy = _busySpace;
         _busySpace = space.Index;
@@ -251,6 +252,7 @@ internal sealed unsafe class World : IDisposable
     /// </summary>
     private void TouchOutside(SpaceModel space, int start, int end)
     {
+        _changing = (space.Index, start, end);
         for (int n = _random.Next(6); n > 0; n--)
         {
             int page = _random.Next(2) == 0 ? AnyPage() : Math.Clamp((_random.Next(2) == 0 ? start : end) + _random.Next(-40, 40), 0, PageCount - 1);
@@ -258,6 +260,10 @@ internal sealed unsafe class World : IDisposable
                 Touch(space, AnyOf(space), page, (Access)_random.Next(3));
         }
     }
+
+    /// <summary>Whether the host is in the middle of changing the page's mapping: a program that looks finds either.</summary>
+    private bool IsChanging(SpaceModel space, int page) =>
+        space.Index == _changing.Space && page >= _changing.Start && page < _changing.End;
 
     private void UnmapMain()
     {
@@ -277,6 +283,7 @@ internal sealed unsafe class World : IDisposable
         WriteVmas(_main);
         TouchOutside(_main, start, end);
         Call(v => Machine.Code.Unmap(v, 0, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
+        _changing.Space = -1;
         FlushMain();
     }
 
@@ -329,6 +336,7 @@ internal sealed unsafe class World : IDisposable
         WriteVmas(_main);
         TouchOutside(_main, start, end);
         Call(v => Machine.Code.Protect(v, 0, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
+        _changing.Space = -1;
         FlushMain();
     }
 
@@ -458,6 +466,7 @@ internal sealed unsafe class World : IDisposable
             WriteVmas(space);
             TouchOutside(space, start, end);
             Machine.Check(CallOn(AnyOf(space), v => Machine.Code.Protect(v, space.Index, from, to)) == 0, "protect");
+            _changing.Space = -1;
             return;
         }
         bool map = _random.Next(2) == 0;
@@ -472,6 +481,7 @@ internal sealed unsafe class World : IDisposable
         WriteVmas(space);
         TouchOutside(space, start, end);
         Machine.Check(CallOn(AnyOf(space), v => Machine.Code.Unmap(v, space.Index, from, to)) == 0, "unmap");
+        _changing.Space = -1;
     }
 
     /// <summary>Rule 1: before the host kernel writes into main's memory.</summary>
@@ -582,7 +592,7 @@ internal sealed unsafe class World : IDisposable
         for (int n = 0; n < 20; n++)
         {
             int page = AnyPage();
-            if (space.Expected(page, Access.Read) == 0 && !space.Pages[page].Is(Vma.Shared)
+            if (!IsChanging(space, page) && space.Expected(page, Access.Read) == 0 && !space.Pages[page].Is(Vma.Shared)
                 && v.Translate(AddressOf(page), Access.Read, mayUseCache: true, out ulong physical))
             {
                 CheckWords(space, page, physical, space.Pages[page].Cell!.Value);
