@@ -187,6 +187,8 @@ internal sealed unsafe partial class GuestThread
                 var index = Machine.Kernel.CreateSnapshot(Vcpu, Space.Index);
                 if (index < 0)
                     return index;
+                // Enough for what a program does in and around fork itself; later writes are the load's, different each time.
+                _callsSinceFork = 6;
                 foreach (var thread in Process.Threads)
                     thread.PrepareOutputsInFlight(Vcpu);
                 Process.Table.Snapshots.Add((long)Stopwatch.GetElapsedTime(start).TotalNanoseconds);

@@ -89,18 +89,11 @@ internal sealed class ReadyChildren(Machine machine)
     private readonly SemaphoreSlim _wanted = new(0);
     private readonly Lock _lock = new();
     private ChildRunner? _ready;
-    private bool _started;
 
     /// <summary>Begins to keep one ready. Call from a thread of the main process, whose descriptor table the runners inherit.</summary>
     internal void Start()
     {
-        lock (_lock)
-        {
-            if (_started)
-                return;
-            _started = true;
-        }
-
+        _wanted.Release();
         var maker = new Thread(Make, 256 * 1024) { IsBackground = true, Name = "privy-ready" };
         maker.Start();
     }
@@ -110,7 +103,6 @@ internal sealed class ReadyChildren(Machine machine)
     {
         if (!fromMain)
             return ChildRunner.Create(machine);
-        Start();
         ChildRunner? runner;
         lock (_lock)
         {
