@@ -85,9 +85,8 @@ internal sealed unsafe class Vcpu
         Area->ExitRequest = 0;
         Area->InGuest = 0;
         var root = _machine.State->Spaces[space].Root;
-        Cpu.SetSystemRegisters(UserSystemRegisters(root, fsBase, gsBase));
+        Cpu.SetSystemRegisters(UserSystemRegisters(space, fsBase, gsBase));
         Area->LoadedRoot = root;
-        _cr3 = root;
         _ring0 = false;
         _userBoundary = true;
         _user = registers;
@@ -274,12 +273,17 @@ internal sealed unsafe class Vcpu
     {
         Counters.RootLoads++;
         Volatile.Write(ref Area->FlushPending, 0);
-        // Loading the same CR3 again flushes nothing under shadow paging; the alias of the root does.
-        _cr3 = _cr3 == root ? _machine.State->Spaces[Area->Space].AliasRoot : root;
         Area->LoadedRoot = root;
         var registers = Cpu.GetSystemRegisters();
-        registers.Cr3 = _cr3;
+        registers.Cr3 = _cr3 = OtherRoot(Area->Space, _cr3);
         Cpu.SetSystemRegisters(registers);
+    }
+
+    /// <summary>The root of a space, or its alias: loading the same CR3 again would flush nothing under shadow paging.</summary>
+    private ulong OtherRoot(int space, ulong loaded)
+    {
+        ref var target = ref _machine.State->Spaces[space];
+        return loaded == target.Root ? target.AliasRoot : target.Root;
     }
 
     private ulong Doorbell(RunPage* run)
@@ -400,7 +404,7 @@ internal sealed unsafe class Vcpu
         _userDirty = true;
     }
 
-    private SystemRegisters UserSystemRegisters(ulong root, ulong fsBase, ulong gsBase)
+    private SystemRegisters UserSystemRegisters(int space, ulong fsBase, ulong gsBase)
     {
         // Start from what KVM gives a vCPU, so that fields unknown here (APIC base) keep their values.
         var value = Cpu.GetSystemRegisters();
@@ -417,7 +421,7 @@ internal sealed unsafe class Vcpu
         const ulong fsgsbase = 1 << 16;
         value.Cr0 = 0x8005_0033; // PE MP ET NE WP AM PG
         value.Cr4 = 0x4_0620 | (_machine.HasFsGsBase ? fsgsbase : 0); // PAE OSFXSR OSXMMEXCPT OSXSAVE
-        value.Cr3 = root;
+        value.Cr3 = _cr3 = OtherRoot(space, value.Cr3);
         value.Efer = 0xD01; // SCE LME LMA NXE
         return value;
     }

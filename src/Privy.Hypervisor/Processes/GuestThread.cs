@@ -12,6 +12,7 @@ internal sealed unsafe partial class GuestThread
     private readonly List<(ulong Address, ulong Length)> _outputs = [];
     private int _callsSinceFork;
     private bool _exited;
+    private StartState? _start;
 
     internal GuestThread(GuestProcess process, Vcpu vcpu)
     {
@@ -50,6 +51,7 @@ internal sealed unsafe partial class GuestThread
     {
         Host = new HostThread();
         Vcpu.HostThreadId = ThreadId;
+        LoadStartState();
         JoinSignals();
     }
 
