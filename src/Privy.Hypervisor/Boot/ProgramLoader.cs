@@ -115,11 +115,13 @@ internal sealed unsafe class ProgramLoader(MainSpace space, Vcpu vcpu, Machine m
     {
         var size = StackSize();
         const int mapStack = 0x20000;
-        var bottom = space.Map(vcpu, 0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | mapStack, -1, 0);
-        if (bottom < 0)
-            throw new ProgramException($"no room for a stack of {size >> 20} MB (errno {-bottom})", ProgramException.NotExecutable);
+        var gap = space.Map(vcpu, 0, AddressSpace.StackGap + size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | mapStack, -1, 0);
+        if (gap < 0)
+            throw new ProgramException($"no room for a stack of {size >> 20} MB (errno {-gap})", ProgramException.NotExecutable);
+        // Nothing may lie right below, or a stack that overflows would run into it instead of faulting.
+        space.ReserveStackGap(vcpu, (ulong)gap, size);
 
-        var top = (ulong)bottom + size;
+        var top = (ulong)gap + AddressSpace.StackGap + size;
         var at = top;
         var name = Push(ref at, Encoding.UTF8.GetBytes(program.ExecutedName));
         var environmentAddresses = environment.AsEnumerable().Reverse().Select(e => Push(ref at, ProgramBytes.Encode(e))).Reverse().ToArray();

@@ -30,6 +30,9 @@ internal abstract unsafe class AddressSpace(Machine machine, int index)
     internal Machine Machine { get; } = machine;
 
     /// <summary>Number of the space in the kernel.</summary>
+    /// <summary>What stays free below the first thread's stack (Linux: stack_guard_gap, 256 pages).</summary>
+    internal const ulong StackGap = 256 * Layout.PageSize;
+
     internal int Index { get; } = index;
 
     internal VmaList Mappings { get; } = new(machine.State, index);

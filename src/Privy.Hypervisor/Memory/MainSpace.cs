@@ -37,6 +37,18 @@ internal sealed unsafe class MainSpace : AddressSpace
     }
 
     internal override long Map(Vcpu vcpu, ulong address, ulong length, int protection, int flags, int descriptor, ulong offset)
+    /// <summary>Makes the gap below the first thread's stack inaccessible for good, and marks the stack above it.</summary>
+    internal void ReserveStackGap(Vcpu vcpu, ulong gap, ulong stackSize)
+    {
+        lock (Changes)
+        {
+            var stack = gap + StackGap;
+            _ = UnmapLocked(vcpu, gap, stack);
+            _occupied.Add(gap, stack);
+            _ = Mappings.SetFlags(stack, stack + stackSize, 0, 0, tagSet: VmaTag.Stack);
+        }
+    }
+
     {
         lock (Changes)
         {

@@ -362,7 +362,7 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
         {
             if (all[i].End + length <= ceiling)
                 return ceiling - length;
-            ceiling = all[i].Start;
+            ceiling = all[i].Start - ((all[i].HostTag & VmaTag.Stack) != 0 ? StackGap : 0);
             if (ceiling <= BreakLimit)
                 return 0;
         }
