@@ -18,6 +18,7 @@ internal sealed unsafe class MainSpace : AddressSpace
     private readonly RangeSet _occupied = new();
     private readonly List<(ulong Start, ulong End, ulong Epoch)> _kept = [];
     private readonly PageMap _pageMap = new();
+    private bool _hides;
 
     internal MainSpace(Machine machine)
         : base(machine, 0)
@@ -135,6 +136,7 @@ internal sealed unsafe class MainSpace : AddressSpace
                 return -Errno.ENOMEM;
             var rights = Rights(protection);
             var narrows = false;
+            var hides = rights == 0 && ActiveSnapshots == 0;
             foreach (var vma in Overlapping(address, end))
             {
                 var from = Math.Max(vma.Start, address);
@@ -148,7 +150,12 @@ internal sealed unsafe class MainSpace : AddressSpace
                     if (ActiveSnapshots == 0 || (rights & ~vma.Flags) != 0)
                         result = HostMemory.Protect(from, to - from, host);
                 }
-                else if ((vma.HostTag & VmaTag.HostNone) != 0 && rights != 0)
+                else if ((vma.HostTag & (VmaTag.HostNone | VmaTag.HostHidden)) != 0)
+                {
+                    if (rights != 0)
+                        result = HostMemory.Protect(from, to - from, PROT_READ | PROT_WRITE);
+                }
+                else if (hides)
                 {
                     result = HostMemory.Protect(from, to - from, PROT_READ | PROT_WRITE);
                 }
@@ -158,9 +165,10 @@ internal sealed unsafe class MainSpace : AddressSpace
             }
 
             const uint all = Vma.Read | Vma.Write | Vma.Execute;
-            if (!Mappings.SetFlags(address, end, all, rights, rights != 0 ? VmaTag.HostNone : 0))
+            if (!Mappings.SetFlags(address, end, all, rights, rights != 0 ? VmaTag.HostNone | VmaTag.HostHidden : 0, hides ? VmaTag.HostHidden : 0))
                 return -Errno.ENOMEM;
             if (narrows && TableScan.AnyEntry(Machine.State, Space->Root, address, end))
+            _hides |= hides;
             {
                 var result = Machine.Kernel.Protect(vcpu, Index, address, end);
                 Flush(vcpu);
@@ -281,6 +289,20 @@ internal sealed unsafe class MainSpace : AddressSpace
     }
 
     internal override bool PrepareWrite(Vcpu vcpu, ulong address, ulong length)
+    internal override void PrepareSnapshot()
+    {
+        if (!_hides)
+            return;
+        _hides = false;
+        foreach (var vma in Mappings.All.ToArray())
+        {
+            if ((vma.HostTag & (VmaTag.HostHidden | VmaTag.HostNone)) == VmaTag.HostHidden && (vma.Flags & Vma.Shared) == 0)
+                _ = HostMemory.Protect(vma.Start, vma.End - vma.Start, PROT_READ | PROT_WRITE);
+        }
+
+        _ = Mappings.SetFlags(0, ulong.MaxValue, 0, 0, VmaTag.HostHidden);
+    }
+
     {
         if (length == 0)
             return true;
