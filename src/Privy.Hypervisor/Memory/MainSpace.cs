@@ -37,7 +37,6 @@ internal sealed unsafe class MainSpace : AddressSpace
         return true;
     }
 
-    internal override long Map(Vcpu vcpu, ulong address, ulong length, int protection, int flags, int descriptor, ulong offset)
     /// <summary>Makes the gap below the first thread's stack inaccessible for good, and marks the stack above it.</summary>
     internal void ReserveStackGap(Vcpu vcpu, ulong gap, ulong stackSize)
     {
@@ -50,6 +49,7 @@ internal sealed unsafe class MainSpace : AddressSpace
         }
     }
 
+    internal override long Map(Vcpu vcpu, ulong address, ulong length, int protection, int flags, int descriptor, ulong offset)
     {
         lock (Changes)
         {
@@ -157,7 +157,8 @@ internal sealed unsafe class MainSpace : AddressSpace
                 }
                 else if (hides)
                 {
-                    result = HostMemory.Protect(from, to - from, PROT_READ | PROT_WRITE);
+                    // The host kernel reads the program's buffers without asking the guest's table: only so does it refuse these.
+                    result = HostMemory.Protect(from, to - from, PROT_NONE);
                 }
 
                 if (result < 0)
@@ -167,8 +168,8 @@ internal sealed unsafe class MainSpace : AddressSpace
             const uint all = Vma.Read | Vma.Write | Vma.Execute;
             if (!Mappings.SetFlags(address, end, all, rights, rights != 0 ? VmaTag.HostNone | VmaTag.HostHidden : 0, hides ? VmaTag.HostHidden : 0))
                 return -Errno.ENOMEM;
-            if (narrows && TableScan.AnyEntry(Machine.State, Space->Root, address, end))
             _hides |= hides;
+            if (narrows && TableScan.AnyEntry(Machine.State, Space->Root, address, end))
             {
                 var result = Machine.Kernel.Protect(vcpu, Index, address, end);
                 Flush(vcpu);
@@ -288,7 +289,6 @@ internal sealed unsafe class MainSpace : AddressSpace
         }
     }
 
-    internal override bool PrepareWrite(Vcpu vcpu, ulong address, ulong length)
     internal override void PrepareSnapshot()
     {
         if (!_hides)
@@ -303,6 +303,7 @@ internal sealed unsafe class MainSpace : AddressSpace
         _ = Mappings.SetFlags(0, ulong.MaxValue, 0, 0, VmaTag.HostHidden);
     }
 
+    internal override bool PrepareWrite(Vcpu vcpu, ulong address, ulong length)
     {
         if (length == 0)
             return true;
@@ -350,11 +351,17 @@ internal sealed unsafe class MainSpace : AddressSpace
     }
 
     /// <summary>A free place in the window for a mapping of a snapshot's child that must live in the host (shared memory).</summary>
-    internal long MapForChild(ulong length, int protection, int flags, int descriptor, ulong offset)
+    internal long MapForChild(VmaList child, ulong length, int protection, int flags, int descriptor, ulong offset)
     {
         lock (Changes)
         {
-            var address = Choose(0, length, anonymous: true);
+            // Free for both: what the child has mapped for itself is not known here, and what main has mapped since the fork not there.
+            var taken = new RangeSet();
+            foreach (var (start, end) in _occupied.Ranges)
+                taken.Add(start, end);
+            foreach (var vma in child.All)
+                taken.Add(vma.Start, vma.End);
+            var address = taken.FindTopDown(LowestFree, _windowEnd, length, Layout.PageSize);
             if (address == 0)
                 return -Errno.ENOMEM;
             var result = HostMemory.Map(address, length, protection, flags | MAP_FIXED, descriptor, offset);
@@ -479,8 +486,10 @@ internal sealed unsafe class MainSpace : AddressSpace
             return hint;
         // Aligned, so that a big mapping is 2 MB pages from end to end.
         var alignment = anonymous && length >= Layout.LargePageSize ? Layout.LargePageSize : Layout.PageSize;
-        return _occupied.FindTopDown(BreakLimit == 0 || BreakLimit < Layout.WindowBase ? Layout.WindowBase : BreakLimit, _windowEnd, length, alignment);
+        return _occupied.FindTopDown(LowestFree, _windowEnd, length, alignment);
     }
+
+    private ulong LowestFree => Math.Max(BreakLimit, Layout.WindowBase);
 
     private bool Contains(ulong address, ulong length)
     {
