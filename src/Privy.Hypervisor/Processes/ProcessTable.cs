@@ -66,7 +66,7 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
         {
             foreach (var thread in process.Threads)
             {
-                if (thread.ThreadSignals is { } signals && signals.ThreadId == threadId)
+                if (!thread.Left && thread.ThreadSignals is { } signals && signals.ThreadId == threadId)
                     return signals;
             }
         }
