@@ -79,6 +79,12 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
         [.. All().Where(p => p != Main && p.NativeId == 0 && p.State != ChildState.Exited && (group == 0 || p.Group == group)).Select(p => p.Signals)];
 
     /// <inheritdoc/>
+    public int NativeIdOf(int processId) => Find(processId) is { State: not ChildState.Exited, NativeId: var id } ? id : 0;
+
+    /// <inheritdoc/>
+    public bool IsZombie(int processId) => Find(processId) is { State: ChildState.Exited };
+
+    /// <inheritdoc/>
     public int GroupOf(int processId) => Find(processId)?.Group ?? 0;
 
     internal List<GuestProcess> ChildrenOf(GuestProcess parent)
