@@ -19,6 +19,7 @@ public static class PrivilegedProcess
     public static int Run(RunOptions options)
     {
         ArgumentNullException.ThrowIfNull(options);
+        RuntimeDescriptors.Displace();
         ErrorOutput.Initialize();
         HostSignals.Initialize();
         try
