@@ -54,6 +54,7 @@ public static class PrivilegedProcess
         MemoryCalls.Register();
         ProcessCalls.Register();
         SignalRegistration.Register();
+        LimitCalls.Register();
 
         var main = new GuestProcess(table, null, space, Path.GetFullPath(program.Path))
         {
