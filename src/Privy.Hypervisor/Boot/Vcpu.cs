@@ -343,6 +343,19 @@ internal sealed unsafe class Vcpu
         var rip = registers.Rip;
         if (!InKernel(rip))
         {
+            // The kick may have come when KVM had a page fault of the program in hand: at the next entry it would hit whatever runs by then, a
+            // kernel call or a signal handler. Taken back, it comes again with its instruction; a trap would not, so that one goes on first.
+            switch (Cpu.PendingException)
+            {
+                case -1:
+                    break;
+                case 1 or 3 or 4:
+                    return false;
+                default:
+                    Cpu.DropPendingException();
+                    break;
+            }
+
             Capture(rip, registers.Rflags, ring0: false);
             return true;
         }

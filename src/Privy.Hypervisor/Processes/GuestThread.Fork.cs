@@ -185,6 +185,7 @@ internal sealed unsafe partial class GuestThread
             Space.Gate.Close(ExpelOthers);
             try
             {
+                Space.PrepareSnapshot();
                 var index = Machine.Kernel.CreateSnapshot(Vcpu, Space.Index);
                 if (index < 0)
                     return index;

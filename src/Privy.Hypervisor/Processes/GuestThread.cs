@@ -43,6 +43,9 @@ internal sealed unsafe partial class GuestThread
     /// <summary>Set once the thread's host thread runs the program.</summary>
     internal ManualResetEventSlim Started { get; } = new();
 
+    /// <summary>The thread has left the program and takes no signals any more.</summary>
+    internal bool Left { get; private set; }
+
     /// <summary>The process or the thread is to end; looked at before each return to the program.</summary>
     internal bool ExitRequested { get; set; }
 
@@ -147,8 +150,11 @@ internal sealed unsafe partial class GuestThread
 
     private void End()
     {
-        ClearTid();
+        // Whoever hears of the end by the word cleared next must not find the thread any more.
+        Left = true;
         ThreadSignals.Exit();
+        LeaveRobustMutexes();
+        ClearTid();
         Process.ThreadEnded(this);
         Host.Dispose();
     }
