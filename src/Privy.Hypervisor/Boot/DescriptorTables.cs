@@ -24,16 +24,10 @@ internal static unsafe class DescriptorTables
         *(ulong*)(tss + 4) = area + VcpuLayout.Rsp0Top;
         *(ushort*)(tss + 102) = TssLimit + 1; // no I/O permission bitmap: every port faults
 
-        const ulong gateDpl0 = 0x8E00;
-        const ulong gateDpl3 = 0xEE00;
-        var idt = (ulong*)(area + VcpuLayout.Idt);
         for (var vector = 0; vector < stubs.Vectors.Length; vector++)
         {
             // int3 and into are instructions of the program; the others must not be raised by INT n.
-            var gate = vector is 3 or 4 ? gateDpl3 : gateDpl0;
-            var target = stubs.Vectors[vector];
-            idt[2 * vector] = (target & 0xFFFF) | ((ulong)Selectors.KernelCode << 16) | (gate << 32) | ((target >> 16 & 0xFFFF) << 48);
-            idt[(2 * vector) + 1] = target >> 32;
+            SetGate(area, vector, stubs.Vectors[vector], fromProgram: vector is 3 or 4);
         }
 
         var frame = (ulong*)(area + VcpuLayout.HandlerFrame);
@@ -42,5 +36,20 @@ internal static unsafe class DescriptorTables
         frame[2] = 2;
         frame[3] = area + VcpuLayout.StackTop;
         frame[4] = Selectors.UserData;
+    }
+
+    /// <summary>Leads a vector of a vCPU to a handler in ring 0.</summary>
+    /// <param name="area">The vCPU's area.</param>
+    /// <param name="vector">The vector.</param>
+    /// <param name="target">Address of the handler.</param>
+    /// <param name="fromProgram">Whether the program may raise it by INT n.</param>
+    internal static void SetGate(ulong area, int vector, ulong target, bool fromProgram)
+    {
+        const ulong gateDpl0 = 0x8E00;
+        const ulong gateDpl3 = 0xEE00;
+        var gate = fromProgram ? gateDpl3 : gateDpl0;
+        var idt = (ulong*)(area + VcpuLayout.Idt);
+        idt[2 * vector] = (target & 0xFFFF) | ((ulong)Selectors.KernelCode << 16) | (gate << 32) | ((target >> 16 & 0xFFFF) << 48);
+        idt[(2 * vector) + 1] = target >> 32;
     }
 }

@@ -7,7 +7,7 @@ using Privy.Kvm;
 namespace Privy.Hypervisor.Boot;
 
 /// <summary>The VM of one privileged process: kernel region, window, frame pool, slots and vCPUs.</summary>
-public sealed unsafe class Machine
+public sealed unsafe class Machine : IDisposable
 {
     private const ulong SpacesOffset = 0x4000;
     private const ulong SlotBitmapOffset = 0x20000;
@@ -89,6 +89,22 @@ public sealed unsafe class Machine
         machine.XsaveLength = machine.MeasureXsave();
         machine.Boot();
         return machine;
+    }
+
+    /// <summary>Memory a program may use where no bound is given.</summary>
+    internal static ulong DefaultMemory => (ulong)GC.GetGCMemoryInfo().TotalAvailableMemoryBytes;
+
+    /// <summary>Ends the VM and frees its addresses for another; no vCPU may be in use. A program's machine ends with the process instead.</summary>
+    public void Dispose()
+    {
+        for (var i = 0; i < _vcpuCount; i++)
+            _vcpus[i]!.Cpu.Dispose();
+        _vcpuCount = 0;
+        _vm.Dispose();
+        _worker.Stop();
+        _ = HostMemory.Unmap(Layout.WindowBase, Map.WindowSize);
+        _ = HostMemory.Unmap(PoolVirtual, Map.PoolSize);
+        _ = HostMemory.Unmap(Layout.KernelBase, Map.KernelSize);
     }
 
     /// <summary>Takes an idle vCPU or makes a new one.</summary>
