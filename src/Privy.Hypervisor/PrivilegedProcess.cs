@@ -74,6 +74,7 @@ public static class PrivilegedProcess
         thread.InheritSignals(HostSignals.InheritedMask);
         thread.Adopt();
         SetThreadName(Path.GetFileName(program.Path));
+        table.Ready.Start();
         thread.Run();
 
         table.WaitForEnd();

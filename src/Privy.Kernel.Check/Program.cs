@@ -18,6 +18,12 @@ foreach (ElfSymbol symbol in elf.Symbols)
     // A static initialiser ilc could not evaluate: nothing would ever run the constructor, the fields would stay 0.
     if (symbol.Name.Contains("___cctor", StringComparison.Ordinal))
         problems.Add($"static constructor: {symbol.Name}");
+    // Methods that must expand to one instruction; compiled as methods they are endless loops.
+    if (symbol.Name.Contains("_Interlocked__", StringComparison.Ordinal) || symbol.Name.Contains("_Volatile__", StringComparison.Ordinal))
+        problems.Add($"not expanded in line: {symbol.Name}");
+    // Array bounds, divisions and the like would end in an endless loop.
+    if (symbol.Name.Contains("ThrowHelpers", StringComparison.Ordinal))
+        problems.Add($"code that may throw: {symbol.Name}");
     if (symbol.Name.Length != 0 && symbol.Section == 0 && !imports.Contains(symbol.Name))
         problems.Add($"unresolved symbol: {symbol.Name}");
 }

@@ -33,6 +33,10 @@ public static unsafe class KernelEntry
     /// Takes a snapshot of a space whose vCPUs are all out of the program (<c>privy_create_snapshot</c>). Returns the new
     /// space's index, -EAGAIN when all are in use, -ENOMEM.
     /// </summary>
+    /// <remarks>
+    /// After a snapshot of main the other vCPUs of main must stay out until this has returned: the caller still runs on
+    /// main's former tree, which the first fault on the new one makes reusable.
+    /// </remarks>
     public static long CreateSnapshot(VcpuArea* v, int parentSpace) => SnapshotCreation.Create(v, parentSpace);
 
     /// <summary>

@@ -49,7 +49,7 @@ public sealed class ErrorTests
     }
 
     [PrivyFact]
-    public void Wrong_architecture() => Broken(bytes => BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(18), 183), "aarch64");
+    public void Wrong_architecture() => Broken(bytes => BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(18), 183), "processor");
 
     [PrivyFact]
     public void A_32_bit_program() => Broken(bytes =>

@@ -39,6 +39,21 @@ public sealed class SnapshotProperties
         Assert.True(retries > 10, $"{retries} retries");
     }
 
+    /// <summary>The same for the machine code that runs in the guest.</summary>
+    [Fact]
+    public unsafe void The_image_does_the_same()
+    {
+        var code = new ImageCode();
+        int retries = 0;
+        for (int seed = 900_000; seed < 900_000 + Seeds; seed++)
+        {
+            using var world = new World(seed, mainVcpus: 2, generous: seed % 3 == 0, code);
+            Run(world, seed, Steps);
+            retries += world.Machine.Retries;
+        }
+        Assert.True(retries > 10, $"{retries} retries");
+    }
+
     [Fact]
     public unsafe void Without_shootdowns_the_property_fails()
     {

@@ -84,11 +84,8 @@ internal sealed unsafe class Vcpu
         Area->FlushPending = 0;
         Area->ExitRequest = 0;
         Area->InGuest = 0;
-        // Roots are used again. A vCPU whose last root became this space's still holds translations of the former tree, and
-        // KVM flushes them only when CR3 changes.
         var root = _machine.State->Spaces[space].Root;
-        _cr3 = _cr3 == root ? _machine.State->Spaces[space].AliasRoot : root;
-        Cpu.SetSystemRegisters(UserSystemRegisters(_cr3, fsBase, gsBase));
+        Cpu.SetSystemRegisters(UserSystemRegisters(space, fsBase, gsBase));
         Area->LoadedRoot = root;
         _ring0 = false;
         _userBoundary = true;
@@ -282,15 +279,22 @@ internal sealed unsafe class Vcpu
     {
         Counters.RootLoads++;
         Volatile.Write(ref Area->FlushPending, 0);
-        // Loading the same CR3 again flushes nothing under shadow paging; the alias of the root does.
-        if (Area->Space != Layout.NoSpace)
-            _cr3 = _cr3 == root ? _machine.State->Spaces[Area->Space].AliasRoot : root;
-        else
-            _cr3 = root; // entries of the kernel half are only ever added
         Area->LoadedRoot = root;
         var registers = Cpu.GetSystemRegisters();
-        registers.Cr3 = _cr3;
+        registers.Cr3 = _cr3 = OtherRoot(Area->Space, _cr3);
         Cpu.SetSystemRegisters(registers);
+    }
+
+    /// <summary>
+    /// The root of a space, or its alias: loading the same CR3 again would flush nothing, though roots are used again and the
+    /// number may have stood for another tree the last time.
+    /// </summary>
+    private ulong OtherRoot(int space, ulong loaded)
+    {
+        if (space == Layout.NoSpace)
+            return _machine.State->TemplateRoot; // never another tree, and its entries are only ever added
+        ref var target = ref _machine.State->Spaces[space];
+        return loaded == target.Root ? target.AliasRoot : target.Root;
     }
 
     private ulong Doorbell(RunPage* run)
@@ -420,7 +424,7 @@ internal sealed unsafe class Vcpu
         _userDirty = true;
     }
 
-    private SystemRegisters UserSystemRegisters(ulong root, ulong fsBase, ulong gsBase)
+    private SystemRegisters UserSystemRegisters(int space, ulong fsBase, ulong gsBase)
     {
         // Start from what KVM gives a vCPU, so that fields unknown here (APIC base) keep their values.
         var value = Cpu.GetSystemRegisters();
@@ -437,7 +441,7 @@ internal sealed unsafe class Vcpu
         const ulong fsgsbase = 1 << 16;
         value.Cr0 = 0x8005_0033; // PE MP ET NE WP AM PG
         value.Cr4 = 0x4_0620 | (_machine.HasFsGsBase ? fsgsbase : 0); // PAE OSFXSR OSXMMEXCPT OSXSAVE
-        value.Cr3 = root;
+        value.Cr3 = _cr3 = OtherRoot(space, value.Cr3);
         value.Efer = 0xD01; // SCE LME LMA NXE
         return value;
     }

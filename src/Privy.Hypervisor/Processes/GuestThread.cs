@@ -10,7 +10,9 @@ namespace Privy.Hypervisor.Processes;
 internal sealed unsafe partial class GuestThread
 {
     private readonly List<(ulong Address, ulong Length)> _outputs = [];
+    private int _callsSinceFork;
     private bool _exited;
+    private StartState? _start;
 
     internal GuestThread(GuestProcess process, Vcpu vcpu)
     {
@@ -49,6 +51,7 @@ internal sealed unsafe partial class GuestThread
     {
         Host = new HostThread();
         Vcpu.HostThreadId = ThreadId;
+        LoadStartState();
         JoinSignals();
     }
 
@@ -134,6 +137,8 @@ internal sealed unsafe partial class GuestThread
         ref var registers = ref Vcpu.User;
         var number = (long)registers.Rax;
         var arguments = new SyscallArguments(registers.Rdi, registers.Rsi, registers.Rdx, registers.R10, registers.R8, registers.R9);
+        if (_callsSinceFork > 0 && --_callsSinceFork == 0)
+            Machine.State->EarlyVcpu = 0;
         BeginCall(number);
         var result = SyscallDispatcher.Execute(this, number, arguments);
         Process.Table.Trace?.Write(this, number, arguments, result);

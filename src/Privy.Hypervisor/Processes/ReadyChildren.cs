@@ -89,18 +89,14 @@ internal sealed class ReadyChildren(Machine machine)
     private readonly SemaphoreSlim _wanted = new(0);
     private readonly Lock _lock = new();
     private ChildRunner? _ready;
-    private bool _started;
+
+    /// <summary>Makes the next one, after a fork: not while it runs, when the making would compete with it.</summary>
+    internal void Replenish() => _wanted.Release();
 
     /// <summary>Begins to keep one ready. Call from a thread of the main process, whose descriptor table the runners inherit.</summary>
     internal void Start()
     {
-        lock (_lock)
-        {
-            if (_started)
-                return;
-            _started = true;
-        }
-
+        Replenish();
         var maker = new Thread(Make, 256 * 1024) { IsBackground = true, Name = "privy-ready" };
         maker.Start();
     }
@@ -110,7 +106,6 @@ internal sealed class ReadyChildren(Machine machine)
     {
         if (!fromMain)
             return ChildRunner.Create(machine);
-        Start();
         ChildRunner? runner;
         lock (_lock)
         {
@@ -118,7 +113,6 @@ internal sealed class ReadyChildren(Machine machine)
             _ready = null;
         }
 
-        _wanted.Release();
         return runner ?? ChildRunner.Create(machine);
     }
 

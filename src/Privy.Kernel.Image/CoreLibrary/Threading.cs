@@ -2,8 +2,8 @@ using System.Runtime.CompilerServices;
 
 namespace System.Threading;
 
-// The bodies are never compiled: the attribute makes the compiler expand each call to one instruction. Without it they
-// would become endless loops, which the image check cannot see; so keep to methods known to be expanded.
+// The bodies are never compiled: the attribute makes the compiler expand each call to one instruction. Where it did not,
+// they would become endless loops; the image check refuses an object that holds one of them.
 
 internal static class Interlocked
 {

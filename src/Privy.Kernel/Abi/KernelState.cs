@@ -143,6 +143,9 @@ public unsafe struct KernelState
     /// <summary>Tables in use now.</summary>
     public ulong TablesInUse;
 
+    /// <summary>Last of the free tables; 0 when there is none.</summary>
+    public ulong FreeTablesTail;
+
     /// <summary>Metadata of table frames: link to the next table in its chain, one word each.</summary>
     public ulong* TableLinks;
 
@@ -196,6 +199,21 @@ public unsafe struct KernelState
 
     /// <summary>Number of ready roots.</summary>
     public ulong ReadyRootCount;
+
+    /// <summary>Most entries of <see cref="EarlyPages"/>: 1 MB of copies at a snapshot.</summary>
+    public const int EarlyCapacity = 256;
+
+    /// <summary>
+    /// One more than the index of the vCPU that took the last snapshot of main, while its writes are recorded as early ones;
+    /// 0: no more. The host ends it when the program has gone on for a few system calls.
+    /// </summary>
+    public int EarlyVcpu;
+
+    /// <summary>Number of early pages.</summary>
+    public int EarlyCount;
+
+    /// <summary>Addresses of pages that main wrote right after a snapshot.</summary>
+    public fixed ulong EarlyPages[EarlyCapacity];
 }
 
 /// <summary>Metadata of one pool frame.</summary>

@@ -45,6 +45,7 @@ internal static unsafe class CopyOnWrite
         ulong frame = FramePool.Take(k);
         Intrinsics.CopyPage(DirectMap.At(k, frame), DirectMap.At(k, source));
         v->PcowCopies++;
+        EarlyWrites.Record(k, v, address);
         Redirect(k, v, readers, address, frame, present: true);
         Keep(k, readers, frame);
         return Outcome.Done;

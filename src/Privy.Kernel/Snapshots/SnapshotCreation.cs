@@ -22,7 +22,11 @@ internal static unsafe class SnapshotCreation
                 else
                     result = parentIndex == 0 ? OfMain(k, index) : OfSnapshot(k, v, k->Spaces + parentIndex, index);
                 if (result > 0)
+                {
                     k->SnapshotsTaken++;
+                    if (parentIndex == 0)
+                        EarlyWrites.CopyAhead(k, v);
+                }
             }
             KernelLock.Exit(k);
             if (outcome == Outcome.Done)
@@ -51,6 +55,7 @@ internal static unsafe class SnapshotCreation
         Space* main = k->Spaces;
         Space* space = k->Spaces + index;
         Begin(k, space, main);
+        EarlyWrites.Review(k);
         Tables.Retire(k, main);
         SetRoots(k, main);
         space->Epoch = k->Epoch;

@@ -39,10 +39,10 @@ public static partial class Both
     public static RunResult Bash(string script, int seconds = 60, Action<string>? prepare = null, int? exitCode = 0) =>
         Run("/bin/bash", ["-c", script], seconds: seconds, prepare: prepare, exitCode: exitCode);
 
-    /// <summary>Error output without Privy's own warnings (one line each, beginning with "privy: warning") and without notes of a test program.</summary>
+    /// <summary>Error output without Privy's own warnings (one line each: "privy: warning...", or "...; the program gets ENOSYS" for something unsupported) and without notes of a test program.</summary>
     public static string WithoutWarnings(string errors) => Warning().Replace(errors, "");
 
-    [GeneratedRegex("^(privy: warning|note:).*\n?", RegexOptions.Multiline)]
+    [GeneratedRegex("^(privy: warning|privy: .*; the program gets E|note:).*\n?", RegexOptions.Multiline)]
     private static partial Regex Warning();
 
     private static RunResult One(IReadOnlyList<string> command, byte[]? input, IReadOnlyDictionary<string, string>? environment, int seconds, Action<string>? prepare)

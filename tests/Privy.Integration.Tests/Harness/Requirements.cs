@@ -11,6 +11,10 @@ public enum Needs
     Perl = 8,
     Python = 16,
     Script = 32,
+    /// <summary>Privy itself: nothing to test where programs are started directly.</summary>
+    Privy = 64,
+    /// <summary>The test does without KVM.</summary>
+    NoKvm = 128,
 }
 
 /// <summary>A test that is reported as skipped, by name, where what it needs is missing.</summary>
@@ -40,7 +44,9 @@ public static class Requirements
     /// <summary>The reason to skip, or null.</summary>
     public static string? WhatIsMissing(Needs needs)
     {
-        if (!Launcher.IsNative && Kvm.Value is { } reason)
+        if (needs.HasFlag(Needs.Privy) && Launcher.IsNative)
+            return "PRIVY_CLI_MODE is native.";
+        if (!needs.HasFlag(Needs.NoKvm) && !Launcher.IsNative && Kvm.Value is { } reason)
             return reason;
         if (needs.HasFlag(Needs.Compiler) && Find("cc") is null)
             return "No C compiler: there is no cc in PATH (apt-get install gcc libc6-dev).";

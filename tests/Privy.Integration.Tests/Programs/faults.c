@@ -236,7 +236,7 @@ CASE(die_illegal) { no_core(); printf("about to die\n"); __asm__ volatile("ud2")
 CASE(die_divide) { no_core(); printf("about to die\n"); volatile int z = 0; z = 100 / z; }
 CASE(die_kill) { printf("about to die\n"); kill(getpid(), SIGKILL); pause(); }
 CASE(die_term) { printf("about to die\n"); raise(SIGTERM); pause(); }
-CASE(die_stack) { no_core(); printf("about to die\n"); struct rlimit r = { 8 << 20, 8 << 20 }; setrlimit(RLIMIT_STACK, &r); volatile char *p = (volatile char *)&r; for (;;) { p -= 1000; *p = 1; } }
+CASE(die_stack) { no_core(); printf("about to die\n"); char here; volatile char *p = &here; for (;;) { p -= 1000; *p = 1; } }
 static void *die_thread(void *a) { wr(a); return NULL; }
 CASE(die_in_thread) { no_core(); printf("about to die\n"); pthread_t t; pthread_create(&t, NULL, die_thread, (void *)16); pthread_join(t, NULL); }
 CASE(die_blocked) { no_core(); printf("about to die\n"); sigset_t s; sigfillset(&s); sigprocmask(SIG_BLOCK, &s, NULL); signal(SIGSEGV, SIG_IGN); wr((void *)8); }

@@ -945,7 +945,25 @@ CASE(posix_spawn)
     EQUAL(ECHILD, errno);
 }
 
-CASE(spawn_from_threads)
+/* A signal that comes while a child is about to become another program is not lost. */
+CASE(kill_right_after_spawn)
+{
+    char *argv[] = { "sleep", "30", NULL };
+    for (int i = 0; i < 20; i++) {
+        pid_t pid;
+        int status;
+        double start = now();
+        EQUAL(0, posix_spawn(&pid, "/bin/sleep", NULL, NULL, argv, environ));
+        for (volatile int n = 0; n < i * 20000; n++) {}
+        SYS(kill(pid, SIGTERM));
+        EQUAL(pid, waitpid(pid, &status, 0));
+        CHECK(WIFSIGNALED(status));
+        EQUAL(SIGTERM, WTERMSIG(status));
+        CHECK(now() - start < 20);
+    }
+}
+
+CASE(system_and_popen)
 {
     EQUAL(0, system("exit 0"));
     EQUAL(5 << 8, system("exit 5"));

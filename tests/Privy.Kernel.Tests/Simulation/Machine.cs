@@ -30,8 +30,9 @@ internal sealed unsafe partial class Machine : IDisposable
     static Machine() => Intrinsics.DoorbellHook = &Doorbell;
 
     /// <param name="generous">False: frames and tables come a few at a time, so that operations are retried often.</param>
-    public Machine(bool generous)
+    public Machine(bool generous, KernelCode? code = null)
     {
+        Code = code ?? KernelCode.Managed;
         ulong vcpus = 64 << 10;
         ulong vmas = vcpus + VcpuCount * Layout.VcpuStride;
         ulong links = vmas + Layout.MaxSpaces * (ulong)MaxVmas * Vma.Size;
@@ -82,6 +83,9 @@ internal sealed unsafe partial class Machine : IDisposable
 
     public KernelState* K { get; }
 
+    /// <summary>The kernel this machine runs.</summary>
+    public KernelCode Code { get; }
+
     public Vcpu[] Vcpus { get; }
 
     public bool FramesExhausted { get; set; }
@@ -130,7 +134,7 @@ internal sealed unsafe partial class Machine : IDisposable
             throw new SimulationException(message.ToString());
     }
 
-    private static void Doorbell(VcpuArea* area)
+    public static void Doorbell(VcpuArea* area)
     {
         Machine machine = Machines[(nint)area->Kernel];
         if (machine.Host != null)
@@ -197,10 +201,15 @@ internal sealed unsafe partial class Machine : IDisposable
         _ = munmap(_physical, unchecked((nuint)PhysicalSize));
     }
 
-    // Sparse zeroed memory, page-aligned: PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE.
-    private static byte* Map(ulong size)
+    private static byte* Map(ulong size) => Map(size, 3);
+
+    /// <summary>Memory that can be executed.</summary>
+    public static byte* MapCode(ulong size) => Map(size, 7);
+
+    // Sparse zeroed memory, page-aligned: MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE.
+    private static byte* Map(ulong size, int protection)
     {
-        byte* memory = mmap(null, (nuint)size, 3, 0x4022, -1, 0);
+        byte* memory = mmap(null, (nuint)size, protection, 0x4022, -1, 0);
         if ((nint)memory == -1)
             throw new InvalidOperationException("mmap failed");
         return memory;

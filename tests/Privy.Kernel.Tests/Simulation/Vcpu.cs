@@ -83,7 +83,7 @@ internal sealed unsafe class Vcpu
             _trap->Cr2 = address;
             _trap->Rip = 0x1234;
             _trap->Error = 4UL | (access == Access.Write ? 2UL : 0) | (access == Access.Fetch ? 16UL : 0);
-            long result = KernelEntry.PageFault(Area);
+            long result = _machine.Code.PageFault(Area);
             Machine.Check(K->Lock == 0, "lock kept");
             if ((Area->ExitRequest & ExitReason.Fault) != 0)
             {

@@ -34,11 +34,12 @@ internal sealed unsafe class World : IDisposable
     private bool _sharedBusy;
     private int _busySpace = -1;
     private int _stoppedSpace = -1;
+    private (int Space, int Start, int End) _changing = (-1, 0, 0);
 
-    public World(int seed, int mainVcpus, bool generous)
+    public World(int seed, int mainVcpus, bool generous, KernelCode? code = null)
     {
         _random = new Random(seed);
-        Machine = new Machine(generous) { Random = _random, Meanwhile = Meanwhile, Kicked = Kicked };
+        Machine = new Machine(generous, code) { Random = _random, Meanwhile = Meanwhile, Kicked = Kicked };
         _mainVcpus = Machine.Vcpus[..mainVcpus];
         foreach (Vcpu v in _mainVcpus)
         {
@@ -171,7 +172,7 @@ internal sealed unsafe class World : IDisposable
 
     private void Touch(SpaceModel space, Vcpu v, int page, Access access)
     {
-        if (_nested && (space.Pages[page].Is(Vma.Shared) && _sharedBusy))
+        if (IsChanging(space, page))
             return;
         int busy = _busySpace;
         _busySpace = space.Index;
@@ -245,6 +246,25 @@ internal sealed unsafe class World : IDisposable
         WriteVmas(_main);
     }
 
+    /// <summary>
+    /// Between the change of the mappings and the kernel's call other vCPUs may fault: what lies outside the range must
+    /// not notice.
+    /// </summary>
+    private void TouchOutside(SpaceModel space, int start, int end)
+    {
+        _changing = (space.Index, start, end);
+        for (int n = _random.Next(6); n > 0; n--)
+        {
+            int page = _random.Next(2) == 0 ? AnyPage() : Math.Clamp((_random.Next(2) == 0 ? start : end) + _random.Next(-40, 40), 0, PageCount - 1);
+            if (page < start || page >= end)
+                Touch(space, AnyOf(space), page, (Access)_random.Next(3));
+        }
+    }
+
+    /// <summary>Whether the host is in the middle of changing the page's mapping: a program that looks finds either.</summary>
+    private bool IsChanging(SpaceModel space, int page) =>
+        space.Index == _changing.Space && page >= _changing.Start && page < _changing.End;
+
     private void UnmapMain()
     {
         (int start, int end) = Range();
@@ -261,7 +281,9 @@ internal sealed unsafe class World : IDisposable
             SetWords(i, Poison);
         }
         WriteVmas(_main);
-        Call(v => KernelEntry.Unmap(v, 0, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
+        TouchOutside(_main, start, end);
+        Call(v => Machine.Code.Unmap(v, 0, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
+        _changing.Space = -1;
         FlushMain();
     }
 
@@ -289,7 +311,7 @@ internal sealed unsafe class World : IDisposable
             _populated[i - start] = (byte)(cell == null || cell.Value != 0 || _random.Next(2) == 0 ? 1 : 0);
         }
         _sharedBusy = true;
-        Call(v => KernelEntry.Detach(v, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12), _populated));
+        Call(v => Machine.Code.Detach(v, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12), _populated));
         _sharedBusy = false;
         foreach (SpaceModel snapshot in _snapshots.Values)
         {
@@ -312,7 +334,9 @@ internal sealed unsafe class World : IDisposable
         for (int i = start; i < end; i++)
             _main.Pages[i].Flags = (_main.Pages[i].Flags & Vma.Shared) | rights;
         WriteVmas(_main);
-        Call(v => KernelEntry.Protect(v, 0, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
+        TouchOutside(_main, start, end);
+        Call(v => Machine.Code.Protect(v, 0, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
+        _changing.Space = -1;
         FlushMain();
     }
 
@@ -392,7 +416,7 @@ internal sealed unsafe class World : IDisposable
             v.Exit();
         ulong epoch = K->Epoch;
         _stoppedSpace = parent.Index;
-        long index = CallOn(AnyOf(parent), v => KernelEntry.CreateSnapshot(v, parent.Index));
+        long index = CallOn(AnyOf(parent), v => Machine.Code.CreateSnapshot(v, parent.Index));
         _stoppedSpace = -1;
         Note($"snapshot {index} of {parent.Index}, epoch {K->Spaces[index].Epoch}");
         Machine.Check(index > 0 && !_snapshots.ContainsKey((int)index), "index of a snapshot");
@@ -422,7 +446,7 @@ internal sealed unsafe class World : IDisposable
         foreach (Vcpu v in space.Vcpus)
             v.Exit();
         _snapshots.Remove(space.Index);
-        Call(v => KernelEntry.Release(v, space.Index));
+        Call(v => Machine.Code.Release(v, space.Index));
     }
 
     private void ChangeSnapshotMapping()
@@ -440,7 +464,9 @@ internal sealed unsafe class World : IDisposable
             for (int i = start; i < end; i++)
                 space.Pages[i].Flags = (space.Pages[i].Flags & (Vma.Shared | Vma.Pooled)) | rights;
             WriteVmas(space);
-            Machine.Check(CallOn(AnyOf(space), v => KernelEntry.Protect(v, space.Index, from, to)) == 0, "protect");
+            TouchOutside(space, start, end);
+            Machine.Check(CallOn(AnyOf(space), v => Machine.Code.Protect(v, space.Index, from, to)) == 0, "protect");
+            _changing.Space = -1;
             return;
         }
         bool map = _random.Next(2) == 0;
@@ -453,7 +479,9 @@ internal sealed unsafe class World : IDisposable
                 : default;
         }
         WriteVmas(space);
-        Machine.Check(CallOn(AnyOf(space), v => KernelEntry.Unmap(v, space.Index, from, to)) == 0, "unmap");
+        TouchOutside(space, start, end);
+        Machine.Check(CallOn(AnyOf(space), v => Machine.Code.Unmap(v, space.Index, from, to)) == 0, "unmap");
+        _changing.Space = -1;
     }
 
     /// <summary>Rule 1: before the host kernel writes into main's memory.</summary>
@@ -499,7 +527,7 @@ internal sealed unsafe class World : IDisposable
     {
         Vcpu v = AnyOf(space);
         ulong offset = (ulong)_random.Next(4096);
-        long result = CallOn(v, a => KernelEntry.PrepareWrite(
+        long result = CallOn(v, a => Machine.Code.PrepareWrite(
             a, space.Index, AddressOf(start) + offset, AddressOf(start) + ((ulong)(end - start) << 12)));
         Machine.Check(result == (bad < end ? -14 : 0), $"prepare returns {result}");
         if (bad < end)
@@ -514,7 +542,7 @@ internal sealed unsafe class World : IDisposable
         Vcpu v = AnyOf(space);
         bool alone = space.Vcpus.All(o => o == v || !o.InGuest);
         Note($"clear accessed {space.Index}");
-        long result = CallOn(v, a => KernelEntry.ClearAccessed(a, space.Index));
+        long result = CallOn(v, a => Machine.Code.ClearAccessed(a, space.Index));
         Machine.Check(result == 0 || (result == 1 && alone && v.Area->FlushPending == 1), "clear accessed");
     }
 
@@ -564,7 +592,7 @@ internal sealed unsafe class World : IDisposable
         for (int n = 0; n < 20; n++)
         {
             int page = AnyPage();
-            if (space.Expected(page, Access.Read) == 0 && !space.Pages[page].Is(Vma.Shared)
+            if (!IsChanging(space, page) && space.Expected(page, Access.Read) == 0 && !space.Pages[page].Is(Vma.Shared)
                 && v.Translate(AddressOf(page), Access.Read, mayUseCache: true, out ulong physical))
             {
                 CheckWords(space, page, physical, space.Pages[page].Cell!.Value);
