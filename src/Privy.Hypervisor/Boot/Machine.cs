@@ -83,7 +83,9 @@ public sealed unsafe class Machine : IDisposable
 
         var cpuid = kvm.SupportedCpuid();
         var map = GuestPhysicalMap.Plan(memoryBytes, PhysicalBits(cpuid));
-        var machine = new Machine(kvm.CreateVirtualMachine(), cpuid, HostProcessor.Xcr0() & SupportedXcr0(cpuid), map);
+        var vm = kvm.CreateVirtualMachine();
+        vm.ReserveIntelPages(Layout.IntelPhysical);
+        var machine = new Machine(vm, cpuid, HostProcessor.Xcr0() & SupportedXcr0(cpuid), map);
         foreach (ref readonly var entry in cpuid.AsSpan())
             machine.HasFsGsBase |= entry is { Function: 7, Index: 0 } && (entry.Ebx & 1) != 0;
         machine.XsaveLength = machine.MeasureXsave();

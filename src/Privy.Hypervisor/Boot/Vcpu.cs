@@ -93,6 +93,12 @@ internal sealed unsafe class Vcpu
         _userDirty = true;
     }
 
+    /// <summary>
+    /// Takes the vCPU out of its space: from now on it runs the kernel alone, on the template root. That root is never freed, so
+    /// neither the end of the space nor a snapshot of main, which replaces main's root, can pull the tables from under it.
+    /// </summary>
+    internal void LeaveSpace() => Area->Space = Layout.NoSpace;
+
     /// <summary>Makes the vCPU come to a boundary soon: it returns from <see cref="Run"/>, or does not enter.</summary>
     internal void RequestExit()
     {
@@ -258,7 +264,7 @@ internal sealed unsafe class Vcpu
             return false;
         }
 
-        var root = _machine.State->Spaces[Area->Space].Root;
+        var root = Area->Space == Layout.NoSpace ? _machine.State->TemplateRoot : _machine.State->Spaces[Area->Space].Root;
         if (Volatile.Read(ref Area->FlushPending) != 0 || Area->LoadedRoot != root)
             LoadRoot(root);
         Log.Enter(run->Registers.Rip);
@@ -279,9 +285,14 @@ internal sealed unsafe class Vcpu
         Cpu.SetSystemRegisters(registers);
     }
 
-    /// <summary>The root of a space, or its alias: loading the same CR3 again would flush nothing under shadow paging.</summary>
+    /// <summary>
+    /// The root of a space, or its alias: loading the same CR3 again would flush nothing, though roots are used again and the
+    /// number may have stood for another tree the last time.
+    /// </summary>
     private ulong OtherRoot(int space, ulong loaded)
     {
+        if (space == Layout.NoSpace)
+            return _machine.State->TemplateRoot; // never another tree, and its entries are only ever added
         ref var target = ref _machine.State->Spaces[space];
         return loaded == target.Root ? target.AliasRoot : target.Root;
     }
@@ -312,7 +323,9 @@ internal sealed unsafe class Vcpu
         registers.Rflags |= UserFlagsFixed;
         if (_ring0)
         {
-            if (_user.Rcx == _user.Rip && _user.R11 == registers.Rflags)
+            // SYSRET to an address that is not canonical faults in ring 0 on the program's stack on Intel (SDM vol. 2B, SYSRET);
+            // IRETQ faults on its own frame, see LeaveException.
+            if (_user.Rcx == _user.Rip && _user.R11 == registers.Rflags && _user.Rip < 1UL << 47)
             {
                 registers.Rip = Stubs.SyscallReturn;
                 registers.Rflags = 2;
@@ -362,7 +375,8 @@ internal sealed unsafe class Vcpu
 
         if (rip == Stubs.SyscallEntry)
         {
-            // SYSCALL was executed, its doorbell not: let the program execute it again.
+            // SYSCALL was executed, its doorbell not: let the program execute it again. This may be the first SYSCALL of all.
+            _machine.ProbeSyscall(this);
             const ulong syscallLength = 2;
             Capture(registers.Rcx - syscallLength, registers.R11, _machine.SyscallEntersRing0);
             _userDirty = true;
@@ -409,6 +423,12 @@ internal sealed unsafe class Vcpu
         var frame = (ulong*)Cpu.Registers.Rsp;
         var hasErrorCode = vector is 8 or (>= 10 and <= 14) or 17 or 21;
         ErrorCode = hasErrorCode ? *frame++ : 0;
+        if (frame[0] == Stubs.InterruptReturn)
+        {
+            // The program's own registers do not suit IRETQ (an address that is not canonical): the fault is the program's.
+            frame = (ulong*)(_base + VcpuLayout.ReturnFrame);
+        }
+
         if (InKernel(frame[0]))
             throw Defect($"exception {vector} (error code 0x{ErrorCode:x}) in the kernel at 0x{frame[0]:x}");
         var rsp = frame[3];

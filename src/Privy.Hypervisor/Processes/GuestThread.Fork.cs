@@ -41,7 +41,7 @@ internal sealed unsafe partial class GuestThread
     {
         var space = Space;
         space.Detach(Vcpu);
-        Vcpu.Area->Space = 0;
+        Vcpu.LeaveSpace();
         if (space is SnapshotSpace snapshot && !Process.SharesSpace)
             snapshot.Dispose(Vcpu);
     }

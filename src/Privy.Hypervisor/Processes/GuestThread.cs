@@ -178,7 +178,7 @@ internal sealed unsafe partial class GuestThread
     internal void ReleaseVcpu()
     {
         Space.Detach(Vcpu);
-        Vcpu.Area->Space = 0;
+        Vcpu.LeaveSpace();
         Machine.ReturnVcpu(Vcpu);
     }
 }
