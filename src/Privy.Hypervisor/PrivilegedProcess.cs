@@ -19,6 +19,7 @@ public static class PrivilegedProcess
     public static int Run(RunOptions options)
     {
         ArgumentNullException.ThrowIfNull(options);
+        RuntimeDescriptors.Displace();
         ErrorOutput.Initialize();
         HostSignals.Initialize();
         try
@@ -44,7 +45,7 @@ public static class PrivilegedProcess
 
     private static int Start(RunOptions options)
     {
-        var program = ProgramResolver.Resolve(options.Program, options.ProgramName, options.Arguments);
+        var program = ProgramResolver.Resolve(options.Program, options.ProgramName, ProgramBytes.HostArguments(options.Arguments));
         var memory = options.MemoryBytes is { } bytes ? (ulong)bytes : Machine.DefaultMemory;
         using var kvm = KvmSystem.Open();
         var machine = Machine.Create(kvm, memory);
@@ -53,6 +54,7 @@ public static class PrivilegedProcess
         MemoryCalls.Register();
         ProcessCalls.Register();
         SignalRegistration.Register();
+        LimitCalls.Register();
 
         var main = new GuestProcess(table, null, space, Path.GetFullPath(program.Path))
         {

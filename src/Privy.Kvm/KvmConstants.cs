@@ -73,6 +73,8 @@ internal static class KvmIoctl
     internal const ulong SetSystemRegisters = 0x4138AE84;
     internal const ulong SetMsrs = 0x4008AE89;
     internal const ulong SetCpuid2 = 0x4008AE90;
+    internal const ulong GetEvents = 0x8040AE9F;
+    internal const ulong SetEvents = 0x4040AEA0;
     internal const ulong GetXsave = 0x9000AEA4;
     internal const ulong SetXsave = 0x5000AEA5;
     internal const ulong SetXcrs = 0x4188AEA7;

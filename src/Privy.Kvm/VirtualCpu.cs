@@ -5,6 +5,8 @@ namespace Privy.Kvm;
 /// <summary>One virtual CPU: its run page and registers. Used by one thread at a time.</summary>
 public sealed unsafe class VirtualCpu : IDisposable
 {
+    private const int EventsLength = 64; // struct kvm_vcpu_events
+
     private readonly int _descriptor;
     private readonly int _runSize;
 
@@ -64,6 +66,30 @@ public sealed unsafe class VirtualCpu : IDisposable
         GuestRegisters value;
         Call(KvmIoctl.GetRegisters, &value, "KVM_GET_REGS");
         return value;
+    }
+
+    /// <summary>
+    /// Vector of an exception that KVM has taken up and will deliver at the next entry, wherever the vCPU stands by then; -1: none. A signal can
+    /// end KVM_RUN in between.
+    /// </summary>
+    public int PendingException
+    {
+        get
+        {
+            var events = stackalloc byte[EventsLength];
+            Call(KvmIoctl.GetEvents, events, "KVM_GET_VCPU_EVENTS");
+            return (events[0] | events[3]) != 0 ? events[1] : -1;
+        }
+    }
+
+    /// <summary>Takes a pending exception back: whoever moves the vCPU elsewhere must, and the faulting instruction raises it again.</summary>
+    public void DropPendingException()
+    {
+        var events = stackalloc byte[EventsLength];
+        Call(KvmIoctl.GetEvents, events, "KVM_GET_VCPU_EVENTS");
+        events[0] = events[3] = 0; // exception.injected, exception.pending
+        *(uint*)(events + 20) = 0; // flags: nothing else is set
+        Call(KvmIoctl.SetEvents, events, "KVM_SET_VCPU_EVENTS");
     }
 
     /// <summary>Reads the vector state.</summary>

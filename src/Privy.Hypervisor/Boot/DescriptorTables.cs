@@ -5,7 +5,7 @@ namespace Privy.Hypervisor.Boot;
 /// <summary>Writes the GDT, TSS and IDT of a vCPU (Intel SDM vol. 3, 3.4.5, 6.14, 7.7).</summary>
 internal static unsafe class DescriptorTables
 {
-    internal const ushort GdtLimit = 0x4F;
+    internal const ushort GdtLimit = Selectors.CpuNumber | 7;
     internal const ushort TssLimit = 0x67;
     internal const ushort IdtLimit = (32 * 16) - 1;
 
@@ -17,6 +17,9 @@ internal static unsafe class DescriptorTables
         gdt[Selectors.UserCode32 >> 3] = 0x00CF_FB00_0000_FFFF;
         gdt[Selectors.UserData >> 3] = 0x00CF_F300_0000_FFFF;
         gdt[Selectors.UserCode >> 3] = 0x00AF_FB00_0000_FFFF;
+        // getcpu in the vDSO reads processor and node out of this segment's limit, and returns whatever its register held when there is
+        // no such segment. 0: the processor that every machine has.
+        gdt[Selectors.CpuNumber >> 3] = 0x0040_F500_0000_0000;
         var tss = area + VcpuLayout.Tss;
         gdt[Selectors.TaskState >> 3] = TssLimit | ((tss & 0xFF_FFFF) << 16) | (0x8BUL << 40) | ((tss >> 24 & 0xFF) << 56);
         gdt[(Selectors.TaskState >> 3) + 1] = tss >> 32;

@@ -87,6 +87,22 @@ internal sealed class ElfImage
         }
     }
 
+    /// <summary>The name that uname -m gives on such a machine (elf.h, EM_*).</summary>
+    private static string Architecture(int machine) => machine switch
+    {
+        2 or 43 => "sparc",
+        3 => "i386",
+        8 => "mips",
+        20 => "ppc",
+        21 => "ppc64",
+        22 => "s390x",
+        40 => "arm",
+        183 => "aarch64",
+        243 => "riscv64",
+        258 => "loongarch64",
+        _ => $"ELF machine {machine}",
+    };
+
     /// <summary>Reads and checks the headers.</summary>
     /// <exception cref="ProgramException">It is no 64-bit x86 program, or a broken one.</exception>
     internal static ElfImage Read(string path, Stream file)
@@ -98,7 +114,7 @@ internal sealed class ElfImage
             throw Refuse(path, "is a 32-bit program; Privy runs 64-bit x86 programs");
         var machine = BinaryPrimitives.ReadUInt16LittleEndian(header[18..]);
         if (header[5] != 1 || machine != 62)
-            throw Refuse(path, $"is for another processor (ELF machine {machine}); Privy runs 64-bit x86 programs");
+            throw Refuse(path, $"is for another processor ({Architecture(machine)}); Privy runs 64-bit x86 programs");
         var type = BinaryPrimitives.ReadUInt16LittleEndian(header[16..]);
         if (type is not 2 and not 3)
             throw Refuse(path, $"is not a program (ELF type {type})");

@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using System.Security.Cryptography;
 using System.Text;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
@@ -115,19 +114,25 @@ internal sealed unsafe class ProgramLoader(MainSpace space, Vcpu vcpu, Machine m
     {
         var size = StackSize();
         const int mapStack = 0x20000;
-        var bottom = space.Map(vcpu, 0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | mapStack, -1, 0);
-        if (bottom < 0)
-            throw new ProgramException($"no room for a stack of {size >> 20} MB (errno {-bottom})", ProgramException.NotExecutable);
+        var gap = space.Map(vcpu, 0, AddressSpace.StackGap + size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | mapStack, -1, 0);
+        if (gap < 0)
+            throw new ProgramException($"no room for a stack of {size >> 20} MB (errno {-gap})", ProgramException.NotExecutable);
+        // Nothing may lie right below, or a stack that overflows would run into it instead of faulting.
+        space.ReserveStackGap(vcpu, (ulong)gap, size);
 
-        var top = (ulong)bottom + size;
+        var top = (ulong)gap + AddressSpace.StackGap + size;
         var at = top;
         var name = Push(ref at, Encoding.UTF8.GetBytes(program.ExecutedName));
+        var environmentEnd = at;
         var environmentAddresses = environment.AsEnumerable().Reverse().Select(e => Push(ref at, ProgramBytes.Encode(e))).Reverse().ToArray();
+        var environmentStart = at;
         // Linux lays the strings out upwards in order, argv[0] first, and programs that change their title rely on it.
-        var argumentAddresses = program.Arguments.AsEnumerable().Reverse().Select(a => Push(ref at, Encoding.UTF8.GetBytes(a))).Reverse().ToArray();
+        var argumentAddresses = program.Arguments.AsEnumerable().Reverse().Select(a => Push(ref at, ProgramBytes.Encode(a))).Reverse().ToArray();
         var platform = Push(ref at, "x86_64"u8);
+        CommandLine.Show(argumentAddresses.Length == 0 ? environmentStart : argumentAddresses[0], environmentStart, environmentEnd);
         at -= 16;
-        RandomNumberGenerator.Fill(new Span<byte>((void*)at, 16));
+        const long getrandom = 318;
+        _ = HostSyscall.Raw(getrandom, at, 16, 0);
         var random = at;
 
         List<ulong> words = [(ulong)argumentAddresses.Length, .. argumentAddresses, 0, .. environmentAddresses, 0];

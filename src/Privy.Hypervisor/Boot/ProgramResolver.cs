@@ -1,11 +1,12 @@
 using System.Text;
 using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Processes;
 
 namespace Privy.Hypervisor.Boot;
 
 /// <summary>A program to load, after PATH search and scripts have been resolved.</summary>
 /// <param name="Path">The ELF file.</param>
-/// <param name="Arguments">argv, argv[0] included.</param>
+/// <param name="Arguments">argv, argv[0] included, in the form of <see cref="ProgramBytes"/>.</param>
 /// <param name="ExecutedName">The name as given to exec, for AT_EXECFN.</param>
 internal sealed record ResolvedProgram(string Path, string[] Arguments, string ExecutedName);
 
@@ -16,11 +17,14 @@ internal static class ProgramResolver
     private const int MaxScriptLine = 255;
 
     /// <summary>Resolves a command: PATH search, access checks, <c>#!</c> scripts.</summary>
+    /// <param name="program">The program as it was named.</param>
+    /// <param name="name0">argv[0], where it is another.</param>
+    /// <param name="arguments">The other arguments, in the form of <see cref="ProgramBytes"/>.</param>
     /// <exception cref="ProgramException">Not found (127) or not executable (126).</exception>
     internal static ResolvedProgram Resolve(string program, string? name0, IReadOnlyList<string> arguments)
     {
         var path = FindInPath(program);
-        string[] argv = [name0 ?? program, .. arguments];
+        string[] argv = [ProgramBytes.FromText(name0 ?? program), .. arguments];
         var name = path;
         for (var depth = 0; depth < MaxScriptDepth; depth++)
         {
@@ -28,7 +32,7 @@ internal static class ProgramResolver
             if (ReadScriptLine(path) is not { } line)
                 return new ResolvedProgram(path, argv, name);
             var (interpreter, argument) = line;
-            argv = argument is null ? [interpreter, path, .. argv.Skip(1)] : [interpreter, argument, path, .. argv.Skip(1)];
+            argv = [.. (argument is null ? [interpreter, path] : new[] { interpreter, argument, path }).Select(ProgramBytes.FromText), .. argv.Skip(1)];
             if (!File.Exists(interpreter))
                 throw new ProgramException($"{path}: its interpreter {interpreter} does not exist; install it or mend the #! line", ProgramException.NotFound);
             path = interpreter;

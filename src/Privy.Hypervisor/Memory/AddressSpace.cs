@@ -16,6 +16,12 @@ internal static class VmaTag
 
     /// <summary>The stack of the first thread.</summary>
     internal const uint Stack = 4;
+
+    /// <summary>
+    /// The program has no access, and the host none either, so that a system call on it fails as natively; the bytes are kept. Only
+    /// while there is no snapshot, which may have to read them.
+    /// </summary>
+    internal const uint HostHidden = 8;
 }
 
 /// <summary>
@@ -24,6 +30,9 @@ internal static class VmaTag
 /// </summary>
 internal abstract unsafe class AddressSpace(Machine machine, int index)
 {
+    /// <summary>What stays free below the first thread's stack (Linux: stack_guard_gap, 256 pages).</summary>
+    internal const ulong StackGap = 256 * Layout.PageSize;
+
     /// <summary>Serialises everything that changes mappings or tables by system calls, and forks.</summary>
     internal Lock Changes { get; } = new();
 
@@ -64,6 +73,11 @@ internal abstract unsafe class AddressSpace(Machine machine, int index)
 
     /// <summary>madvise(2).</summary>
     internal abstract long Advise(Vcpu vcpu, ulong address, ulong length, int advice);
+
+    /// <summary>Before a snapshot of the space is taken; under <see cref="Changes"/>.</summary>
+    internal virtual void PrepareSnapshot()
+    {
+    }
 
     /// <summary>Makes [address, address + length) writable without a fault: as rule 1 wants it before the host kernel writes there.</summary>
     /// <returns>False: some page is not mapped writable.</returns>

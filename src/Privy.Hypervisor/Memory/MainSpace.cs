@@ -18,6 +18,7 @@ internal sealed unsafe class MainSpace : AddressSpace
     private readonly RangeSet _occupied = new();
     private readonly List<(ulong Start, ulong End, ulong Epoch)> _kept = [];
     private readonly PageMap _pageMap = new();
+    private bool _hides;
 
     internal MainSpace(Machine machine)
         : base(machine, 0)
@@ -34,6 +35,18 @@ internal sealed unsafe class MainSpace : AddressSpace
             return false;
         _occupied.Add(start, end);
         return true;
+    }
+
+    /// <summary>Makes the gap below the first thread's stack inaccessible for good, and marks the stack above it.</summary>
+    internal void ReserveStackGap(Vcpu vcpu, ulong gap, ulong stackSize)
+    {
+        lock (Changes)
+        {
+            var stack = gap + StackGap;
+            _ = UnmapLocked(vcpu, gap, stack);
+            _occupied.Add(gap, stack);
+            _ = Mappings.SetFlags(stack, stack + stackSize, 0, 0, tagSet: VmaTag.Stack);
+        }
     }
 
     internal override long Map(Vcpu vcpu, ulong address, ulong length, int protection, int flags, int descriptor, ulong offset)
@@ -123,6 +136,7 @@ internal sealed unsafe class MainSpace : AddressSpace
                 return -Errno.ENOMEM;
             var rights = Rights(protection);
             var narrows = false;
+            var hides = rights == 0 && ActiveSnapshots == 0;
             foreach (var vma in Overlapping(address, end))
             {
                 var from = Math.Max(vma.Start, address);
@@ -136,9 +150,15 @@ internal sealed unsafe class MainSpace : AddressSpace
                     if (ActiveSnapshots == 0 || (rights & ~vma.Flags) != 0)
                         result = HostMemory.Protect(from, to - from, host);
                 }
-                else if ((vma.HostTag & VmaTag.HostNone) != 0 && rights != 0)
+                else if ((vma.HostTag & (VmaTag.HostNone | VmaTag.HostHidden)) != 0)
                 {
-                    result = HostMemory.Protect(from, to - from, PROT_READ | PROT_WRITE);
+                    if (rights != 0)
+                        result = HostMemory.Protect(from, to - from, PROT_READ | PROT_WRITE);
+                }
+                else if (hides)
+                {
+                    // The host kernel reads the program's buffers without asking the guest's table: only so does it refuse these.
+                    result = HostMemory.Protect(from, to - from, PROT_NONE);
                 }
 
                 if (result < 0)
@@ -146,8 +166,9 @@ internal sealed unsafe class MainSpace : AddressSpace
             }
 
             const uint all = Vma.Read | Vma.Write | Vma.Execute;
-            if (!Mappings.SetFlags(address, end, all, rights, rights != 0 ? VmaTag.HostNone : 0))
+            if (!Mappings.SetFlags(address, end, all, rights, rights != 0 ? VmaTag.HostNone | VmaTag.HostHidden : 0, hides ? VmaTag.HostHidden : 0))
                 return -Errno.ENOMEM;
+            _hides |= hides;
             if (narrows && TableScan.AnyEntry(Machine.State, Space->Root, address, end))
             {
                 var result = Machine.Kernel.Protect(vcpu, Index, address, end);
@@ -268,6 +289,20 @@ internal sealed unsafe class MainSpace : AddressSpace
         }
     }
 
+    internal override void PrepareSnapshot()
+    {
+        if (!_hides)
+            return;
+        _hides = false;
+        foreach (var vma in Mappings.All.ToArray())
+        {
+            if ((vma.HostTag & (VmaTag.HostHidden | VmaTag.HostNone)) == VmaTag.HostHidden && (vma.Flags & Vma.Shared) == 0)
+                _ = HostMemory.Protect(vma.Start, vma.End - vma.Start, PROT_READ | PROT_WRITE);
+        }
+
+        _ = Mappings.SetFlags(0, ulong.MaxValue, 0, 0, VmaTag.HostHidden);
+    }
+
     internal override bool PrepareWrite(Vcpu vcpu, ulong address, ulong length)
     {
         if (length == 0)
@@ -316,11 +351,17 @@ internal sealed unsafe class MainSpace : AddressSpace
     }
 
     /// <summary>A free place in the window for a mapping of a snapshot's child that must live in the host (shared memory).</summary>
-    internal long MapForChild(ulong length, int protection, int flags, int descriptor, ulong offset)
+    internal long MapForChild(VmaList child, ulong length, int protection, int flags, int descriptor, ulong offset)
     {
         lock (Changes)
         {
-            var address = Choose(0, length, anonymous: true);
+            // Free for both: what the child has mapped for itself is not known here, and what main has mapped since the fork not there.
+            var taken = new RangeSet();
+            foreach (var (start, end) in _occupied.Ranges)
+                taken.Add(start, end);
+            foreach (var vma in child.All)
+                taken.Add(vma.Start, vma.End);
+            var address = taken.FindTopDown(LowestFree, _windowEnd, length, Layout.PageSize);
             if (address == 0)
                 return -Errno.ENOMEM;
             var result = HostMemory.Map(address, length, protection, flags | MAP_FIXED, descriptor, offset);
@@ -445,8 +486,10 @@ internal sealed unsafe class MainSpace : AddressSpace
             return hint;
         // Aligned, so that a big mapping is 2 MB pages from end to end.
         var alignment = anonymous && length >= Layout.LargePageSize ? Layout.LargePageSize : Layout.PageSize;
-        return _occupied.FindTopDown(BreakLimit == 0 || BreakLimit < Layout.WindowBase ? Layout.WindowBase : BreakLimit, _windowEnd, length, alignment);
+        return _occupied.FindTopDown(LowestFree, _windowEnd, length, alignment);
     }
+
+    private ulong LowestFree => Math.Max(BreakLimit, Layout.WindowBase);
 
     private bool Contains(ulong address, ulong length)
     {

@@ -44,7 +44,7 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
             {
                 if (isFixed)
                     return -Errno.ENOMEM; // its place would have to be free in the parent too
-                var placed = _main.MapForChild(length, protection & (PROT_READ | PROT_WRITE), flags & ~(MAP_FIXED | MAP_FIXED_NOREPLACE), anonymous ? -1 : descriptor, offset);
+                var placed = _main.MapForChild(Mappings, length, protection & (PROT_READ | PROT_WRITE), flags & ~(MAP_FIXED | MAP_FIXED_NOREPLACE), anonymous ? -1 : descriptor, offset);
                 if (placed < 0)
                     return placed;
                 _ownShared.Add((ulong)placed, (ulong)placed + length);
@@ -362,7 +362,7 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
         {
             if (all[i].End + length <= ceiling)
                 return ceiling - length;
-            ceiling = all[i].Start;
+            ceiling = all[i].Start - ((all[i].HostTag & VmaTag.Stack) != 0 ? StackGap : 0);
             if (ceiling <= BreakLimit)
                 return 0;
         }

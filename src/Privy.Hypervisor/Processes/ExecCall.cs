@@ -41,7 +41,7 @@ internal static class ExecCall
         return HostProcess.Exec(ProgramBytes.Encode(own[0]), own.ConvertAll(ProgramBytes.Encode), environment.ConvertAll(ProgramBytes.Encode), thread.SignalMask, thread.Process.IgnoredSignals);
     }
 
-    private static long Spawn(GuestThread thread, string path, List<string> arguments, List<string> environment)
+    private static unsafe long Spawn(GuestThread thread, string path, List<string> arguments, List<string> environment)
     {
         var process = thread.Process;
         List<SpawnAction> actions = [];
@@ -49,6 +49,8 @@ internal static class ExecCall
             actions.Add(SpawnAction.NewSession());
         else if (process.Group != process.Table.Main.Group)
             actions.Add(SpawnAction.SetProcessGroup(process.Group == process.Id ? 0 : process.Table.Find(process.Group)?.NativeId is { } leader and > 0 ? leader : process.Group));
+        var limits = stackalloc ResourceLimit[ResourceLimits.Count];
+        actions.AddRange(process.Limits.ForExec((nint)limits));
         var id = NativeSpawn.Spawn(ProgramBytes.Encode(path), arguments.ConvertAll(ProgramBytes.Encode), environment.ConvertAll(ProgramBytes.Encode),
             thread.SignalMask, process.IgnoredSignals, [.. actions]);
         if (id < 0)

@@ -28,6 +28,7 @@ internal sealed unsafe partial class GuestProcess
         Parent = parent;
         Space = space;
         ProgramPath = programPath;
+        Limits = parent is null ? new ResourceLimits() : new ResourceLimits(parent.Limits);
         _events = (int*)NativeMemory.AllocZeroed(sizeof(int));
     }
 
@@ -40,6 +41,9 @@ internal sealed unsafe partial class GuestProcess
 
     /// <summary>True after vfork: the space is the parent's.</summary>
     internal bool SharesSpace { get; init; }
+
+    /// <summary>Its resource limits.</summary>
+    internal ResourceLimits Limits { get; }
 
     /// <summary>Absolute path of the program.</summary>
     internal string ProgramPath { get; set; }

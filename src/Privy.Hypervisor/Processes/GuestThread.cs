@@ -12,6 +12,7 @@ internal sealed unsafe partial class GuestThread
     private readonly List<(ulong Address, ulong Length)> _outputs = [];
     private int _callsSinceFork;
     private bool _exited;
+    private StartState? _start;
 
     internal GuestThread(GuestProcess process, Vcpu vcpu)
     {
@@ -42,6 +43,9 @@ internal sealed unsafe partial class GuestThread
     /// <summary>Set once the thread's host thread runs the program.</summary>
     internal ManualResetEventSlim Started { get; } = new();
 
+    /// <summary>The thread has left the program and takes no signals any more.</summary>
+    internal bool Left { get; private set; }
+
     /// <summary>The process or the thread is to end; looked at before each return to the program.</summary>
     internal bool ExitRequested { get; set; }
 
@@ -50,6 +54,7 @@ internal sealed unsafe partial class GuestThread
     {
         Host = new HostThread();
         Vcpu.HostThreadId = ThreadId;
+        LoadStartState();
         JoinSignals();
     }
 
@@ -145,8 +150,11 @@ internal sealed unsafe partial class GuestThread
 
     private void End()
     {
-        ClearTid();
+        // Whoever hears of the end by the word cleared next must not find the thread any more.
+        Left = true;
         ThreadSignals.Exit();
+        LeaveRobustMutexes();
+        ClearTid();
         Process.ThreadEnded(this);
         Host.Dispose();
     }
@@ -170,7 +178,7 @@ internal sealed unsafe partial class GuestThread
     internal void ReleaseVcpu()
     {
         Space.Detach(Vcpu);
-        Vcpu.Area->Space = 0;
+        Vcpu.LeaveSpace();
         Machine.ReturnVcpu(Vcpu);
     }
 }

@@ -18,6 +18,8 @@ internal static unsafe class ProcessCalls
             t.ClearChildTid = a.A0;
             return t.ThreadId;
         });
+        On(SyscallNumber.set_robust_list, (t, a) => t.SetRobustList(a.A0, a.A1));
+        On(SyscallNumber.get_robust_list, (t, a) => t.GetRobustList((int)a.A0, a.A1, a.A2));
         On(SyscallNumber.clone, (t, a) => t.Clone(a.A0, a.A1, a.A2, a.A3, a.A4));
         On(SyscallNumber.fork, (t, _) => t.Clone(Signals.Signal.SIGCHLD, 0, 0, 0, 0));
         On(SyscallNumber.vfork, (t, _) => t.Clone(0x4100 | Signals.Signal.SIGCHLD, 0, 0, 0, 0));

@@ -66,7 +66,7 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
         {
             foreach (var thread in process.Threads)
             {
-                if (thread.ThreadSignals is { } signals && signals.ThreadId == threadId)
+                if (!thread.Left && thread.ThreadSignals is { } signals && signals.ThreadId == threadId)
                     return signals;
             }
         }
@@ -77,6 +77,12 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
     /// <inheritdoc/>
     public IReadOnlyList<ProcessSignals> SnapshotsOfGroup(int group) =>
         [.. All().Where(p => p != Main && p.NativeId == 0 && p.State != ChildState.Exited && (group == 0 || p.Group == group)).Select(p => p.Signals)];
+
+    /// <inheritdoc/>
+    public int NativeIdOf(int processId) => Find(processId) is { State: not ChildState.Exited, NativeId: var id } ? id : 0;
+
+    /// <inheritdoc/>
+    public bool IsZombie(int processId) => Find(processId) is { State: ChildState.Exited };
 
     /// <inheritdoc/>
     public int GroupOf(int processId) => Find(processId)?.Group ?? 0;

@@ -66,4 +66,10 @@ public interface IProcessDirectory
 
     /// <summary>Process group of a process of the program.</summary>
     int GroupOf(int processId);
+
+    /// <summary>Id in the host of the native process that a child of the program became by exec; 0: it is none.</summary>
+    int NativeIdOf(int processId) => 0;
+
+    /// <summary>True for a child of the program that has ended and that its parent has not waited for.</summary>
+    bool IsZombie(int processId) => false;
 }

@@ -165,6 +165,10 @@ public static unsafe class SignalCalls
             // Linux takes the id of any thread for its process.
             if ((context.Processes.FindProcess(target) ?? context.Processes.FindThread(target)?.Process) is { } process)
                 return signal == 0 ? 0 : process.Send(info);
+            if (context.Processes.NativeIdOf(target) is var native and > 0)
+                return Native(HostCallNumber.Kill, (ulong)native, (ulong)signal);
+            if (context.Processes.IsZombie(target))
+                return 0;
             // Threads of the hypervisor are nobody's business.
             return IsHostThread(target) ? -Errno.ESRCH : Native(HostCallNumber.Kill, (ulong)(long)target, (ulong)signal);
         }
@@ -184,8 +188,8 @@ public static unsafe class SignalCalls
                 member.Send(info);
             sent++;
         }
-        long native = Native(HostCallNumber.Kill, target == -1 ? ulong.MaxValue : (ulong)-(long)group, (ulong)signal);
-        return sent > 0 ? 0 : native;
+        long reached = Native(HostCallNumber.Kill, target == -1 ? ulong.MaxValue : (ulong)-(long)group, (ulong)signal);
+        return sent > 0 ? 0 : reached;
     }
 
     /// <summary>tgkill(process, thread, signal).</summary>
@@ -218,6 +222,10 @@ public static unsafe class SignalCalls
         info.Number = signal;
         if ((context.Processes.FindProcess(target) ?? context.Processes.FindThread(target)?.Process) is { } process)
             return signal == 0 ? 0 : process.Send(info);
+        if (context.Processes.NativeIdOf(target) is var native and > 0)
+            target = native;
+        else if (context.Processes.IsZombie(target))
+            return 0;
         return IsHostThread(target) ? -Errno.ESRCH : Native(HostCallNumber.RtSigqueueinfo, (ulong)target, (ulong)signal, (ulong)&info);
     }
 

@@ -237,7 +237,7 @@ public static partial class SyscallTable
         Constant(c, clone3, -Errno.ENOSYS);
         // The kernel writes the CPU number into the program's memory at every preemption (rule 3).
         Constant(c, rseq, -Errno.ENOSYS);
-        // The list is walked by the host kernel only when a host thread dies; that is the hypervisor's business.
+        // Until the hypervisor registers its own: the list must never reach the host kernel, which would write to the program's memory when the thread ends.
         Constant(c, set_robust_list, 0);
         Constant(c, get_robust_list, -Errno.ENOSYS);
 

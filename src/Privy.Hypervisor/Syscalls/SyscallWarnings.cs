@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using Privy.Hypervisor.Host;
 
 namespace Privy.Hypervisor.Syscalls;
 
@@ -8,10 +9,10 @@ internal static class SyscallWarnings
     private static readonly ConcurrentDictionary<string, bool> s_said = new();
 
     /// <summary>Where the lines go. Tests listen here.</summary>
-    internal static Action<string> Write { get; set; } = static line => Console.Error.WriteLine(line);
+    internal static Action<string> Write { get; set; } = ErrorOutput.WriteLine;
 
     internal static void Once(string message)
     {
-        if (s_said.TryAdd(message, true)) Write("privy: " + message);
+        if (s_said.TryAdd(message, true)) Write("privy: warning: " + message);
     }
 }

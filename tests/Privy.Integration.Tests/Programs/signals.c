@@ -516,7 +516,14 @@ CASE(signalfd)
     sigemptyset(&set);
     sigaddset(&set, SIGUSR1);
     block(SIG_BLOCK, SIGUSR1);
-    int fd = (int)SYS(signalfd(-1, &set, SFD_NONBLOCK));
+    int fd = signalfd(-1, &set, SFD_NONBLOCK);
+    if (fd == -1 && errno == ENOSYS) {
+        /* Privy has none: programs fall back to handlers. Natively it is there, and the case is run in full. */
+        fputs("note: signalfd is not supported here\n", stderr);
+        block(SIG_UNBLOCK, SIGUSR1);
+        return;
+    }
+    CHECK(fd >= 0);
     struct signalfd_siginfo info;
     EQUAL(-1, read(fd, &info, sizeof info));
     EQUAL(EAGAIN, errno);
