@@ -49,7 +49,7 @@ public static class PrivilegedProcess
         var memory = options.MemoryBytes is { } bytes ? (ulong)bytes : Machine.DefaultMemory;
         using var kvm = KvmSystem.Open();
         var machine = Machine.Create(kvm, memory);
-        var space = new MainSpace(machine);
+        var space = new MainSpace(machine, (ulong)(options.MemoryBytes ?? 0));
         var table = new ProcessTable(machine, space, options.TraceFile is { } path ? new Tracer(path) : null) { RestartArguments = RestartArguments(options) };
         MemoryCalls.Register();
         ProcessCalls.Register();

@@ -191,7 +191,7 @@ internal sealed unsafe partial class GuestThread
                     return index;
                 // Enough for what a program does in and around fork itself; later writes are the load's, different each time.
                 _callsSinceFork = 6;
-                foreach (var thread in Process.Threads)
+                foreach (var thread in Process.Table.ThreadsIn(Space))
                     thread.PrepareOutputsInFlight(Vcpu);
                 Process.Table.Snapshots.Add((long)Stopwatch.GetElapsedTime(start).TotalNanoseconds);
                 return index;
@@ -205,7 +205,7 @@ internal sealed unsafe partial class GuestThread
 
     private void ExpelOthers()
     {
-        foreach (var thread in Process.Threads)
+        foreach (var thread in Process.Table.ThreadsIn(Space))
         {
             if (thread != this)
                 thread.Vcpu.RequestExit();

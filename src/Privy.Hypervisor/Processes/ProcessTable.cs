@@ -56,6 +56,9 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
             return [.. _processes.Values];
     }
 
+    /// <summary>All threads that run in a space: a process', and those of a child that shares its memory until exec (vfork).</summary>
+    internal IEnumerable<GuestThread> ThreadsIn(AddressSpace space) => All().Where(p => p.Space == space).SelectMany(p => p.Threads);
+
     /// <inheritdoc/>
     public ProcessSignals? FindProcess(int processId) => Find(processId) is { NativeId: 0, State: not ChildState.Exited } process ? process.Signals : null;
 
