@@ -38,7 +38,10 @@ internal static class ExecCall
             own.AddRange(["--argv0", arguments[0]]);
         own.AddRange(["--", path, .. arguments.Skip(1)]);
         thread.Process.Signals.Exec();
-        return HostProcess.Exec(ProgramBytes.Encode(own[0]), own.ConvertAll(ProgramBytes.Encode), environment.ConvertAll(ProgramBytes.Encode), thread.SignalMask, thread.Process.IgnoredSignals);
+        var takeBack = thread.Process.Limits.Apply();
+        var result = HostProcess.Exec(ProgramBytes.Encode(own[0]), own.ConvertAll(ProgramBytes.Encode), environment.ConvertAll(ProgramBytes.Encode), thread.SignalMask, thread.Process.IgnoredSignals);
+        takeBack();
+        return result;
     }
 
     private static long Spawn(GuestThread thread, string path, List<string> arguments, List<string> environment)
