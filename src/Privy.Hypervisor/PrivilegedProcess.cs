@@ -46,7 +46,7 @@ public static class PrivilegedProcess
     private static int Start(RunOptions options)
     {
         var program = ProgramResolver.Resolve(options.Program, options.ProgramName, ProgramBytes.HostArguments(options.Arguments));
-        var memory = options.MemoryBytes is { } bytes ? (ulong)bytes : (ulong)GC.GetGCMemoryInfo().TotalAvailableMemoryBytes;
+        var memory = options.MemoryBytes is { } bytes ? (ulong)bytes : Machine.DefaultMemory;
         using var kvm = KvmSystem.Open();
         var machine = Machine.Create(kvm, memory);
         var space = new MainSpace(machine);

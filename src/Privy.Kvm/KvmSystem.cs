@@ -20,14 +20,16 @@ public sealed unsafe class KvmSystem : IDisposable
         if (descriptor < 0)
             throw new KvmException($"open({path})", Marshal.GetLastPInvokeError());
         var system = new KvmSystem(OwnDescriptors.Adopt(descriptor));
-        var version = system.Call(KvmIoctl.GetApiVersion, 0, "KVM_GET_API_VERSION");
-        if (version != ApiVersion)
+        try
+        {
+            var version = system.Call(KvmIoctl.GetApiVersion, 0, "KVM_GET_API_VERSION");
+            return version == ApiVersion ? system : throw new KvmException($"KVM_GET_API_VERSION = {version}, need {ApiVersion}", 0);
+        }
+        catch (KvmException)
         {
             system.Dispose();
-            throw new KvmException($"KVM_GET_API_VERSION = {version}, need {ApiVersion}", 0);
+            throw;
         }
-
-        return system;
     }
 
     /// <summary>Value of a capability; 0: absent.</summary>
@@ -71,7 +73,7 @@ public sealed unsafe class KvmSystem : IDisposable
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _ = NativeMethods.Close(_descriptor);
+    public void Dispose() => OwnDescriptors.Close(_descriptor);
 
     private int Call(ulong request, nint argument, string name)
     {

@@ -38,6 +38,14 @@ public static class OwnDescriptors
             Interlocked.And(ref Bits[descriptor / 64], ~(1UL << (descriptor % 64)));
     }
 
+    /// <summary>Closes and forgets a descriptor.</summary>
+    internal static void Close(int descriptor)
+    {
+        // In this order: once closed, the number may be the program's.
+        Remove(descriptor);
+        _ = NativeMethods.Close(descriptor);
+    }
+
     /// <summary>True for a descriptor of the hypervisor.</summary>
     public static bool Contains(int descriptor) =>
         (uint)descriptor < Limit && (Volatile.Read(ref Bits[descriptor / 64]) >> (descriptor % 64) & 1) != 0;

@@ -152,7 +152,7 @@ public sealed unsafe class VirtualCpu : IDisposable
     public void Dispose()
     {
         _ = NativeMethods.Munmap(Run, (nuint)_runSize);
-        _ = NativeMethods.Close(_descriptor);
+        OwnDescriptors.Close(_descriptor);
     }
 
     private void Call(ulong request, void* argument, string name)

@@ -45,5 +45,5 @@ public sealed unsafe class VirtualMachine : IDisposable
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _ = NativeMethods.Close(_descriptor);
+    public void Dispose() => OwnDescriptors.Close(_descriptor);
 }

@@ -7,9 +7,16 @@ namespace Privy.Cli.Doctor;
 /// <summary><c>privy doctor</c>.</summary>
 internal sealed class DoctorReport
 {
-    private DoctorReport(IReadOnlyList<Check> checks) => Checks = checks;
+    private DoctorReport(IReadOnlyList<Check> checks, MachineCosts? measured)
+    {
+        Checks = checks;
+        Measured = measured;
+    }
 
     public IReadOnlyList<Check> Checks { get; }
+
+    /// <summary>What a guest measured; null if none could be started.</summary>
+    public MachineCosts? Measured { get; }
 
     /// <summary>Whether <c>privy run</c> will work.</summary>
     public bool CanRun => Checks.All(c => c.Verdict != Verdict.Problem);
@@ -20,11 +27,13 @@ internal sealed class DoctorReport
         var checks = new List<Check>();
         SystemProbe.ExamineProcessor(checks);
         KvmProbe.Examine(checks);
-        SystemProbe.ExamineKind(checks);
+        var limitsAt = checks.Count;
         SystemProbe.ExamineMemory(checks);
         SystemProbe.ExamineLimits(checks);
         SystemProbe.ExamineServers(checks);
-        return new DoctorReport(checks);
+        // After all others: where one of them has found why nothing can run, a guest that fails would only say it again and worse.
+        var measured = checks.Any(c => c.Verdict == Verdict.Problem) ? null : GuestProbe.Examine(checks, limitsAt, CostProbe.Default);
+        return new DoctorReport(checks, measured);
     }
 
     /// <summary>The command: prints the report and the measured costs; the exit status is 0 only if programs can run.</summary>
@@ -32,7 +41,7 @@ internal sealed class DoctorReport
     {
         var report = Examine();
         Print(report);
-        if (report.CanRun && CostProbe.Default is { } probe) PrintCosts(probe);
+        if (report.Measured is { } measured) PrintCosts(measured.Costs);
         Terminal.Out.WriteLine();
         var warnings = report.Checks.Count(c => c.Verdict == Verdict.Warning);
         Terminal.Out.WriteLine(!report.CanRun
@@ -72,18 +81,14 @@ internal sealed class DoctorReport
         if (table.Rows.Count > 0) Terminal.Out.Write(table);
     }
 
-    private static void PrintCosts(ICostProbe probe)
+    private static void PrintCosts(IReadOnlyList<MeasuredCost> costs)
     {
-        IReadOnlyList<MeasuredCost> costs;
         Terminal.Out.WriteLine();
-        try
+        if (Console.IsOutputRedirected)
         {
-            costs = probe.Measure();
-        }
-        catch (Exception e) when (e is not OutOfMemoryException)
-        {
-            // The checks above stand; a report is not to end in a stack trace.
-            Terminal.Out.WriteLine("! what things cost here could not be measured: " + e.Message);
+            var width = costs.Max(c => c.Name.Length);
+            Console.Out.WriteLine($"{"measured here".PadRight(width)} {"median",10} {"p99",10}");
+            foreach (var cost in costs) Console.Out.WriteLine($"{cost.Name.PadRight(width)} {Duration(cost.Median),10} {Duration(cost.P99),10}");
             return;
         }
 
@@ -92,11 +97,18 @@ internal sealed class DoctorReport
         table.AddColumn(new TableColumn("measured here").NoWrap());
         table.AddColumn(new TableColumn("median").RightAligned().NoWrap());
         table.AddColumn(new TableColumn("p99").RightAligned().NoWrap());
-        foreach (var cost in costs) table.AddRow(new Text(cost.Name), new Text(Microseconds(cost.Median)), new Text(Microseconds(cost.P99)));
+        foreach (var cost in costs) table.AddRow(new Text(cost.Name), new Text(Duration(cost.Median)), new Text(Duration(cost.P99)));
         Terminal.Out.Write(table);
-
-        static string Microseconds(TimeSpan time) => time.TotalMicroseconds.ToString(time.TotalMicroseconds < 10 ? "0.0" : "0", CultureInfo.InvariantCulture) + " µs";
     }
+
+    /// <summary>A time in nanoseconds as a user reads it.</summary>
+    internal static string Duration(double nanoseconds) => nanoseconds switch
+    {
+        < 10 => nanoseconds.ToString("0.0", CultureInfo.InvariantCulture) + " ns",
+        < 1000 => nanoseconds.ToString("0", CultureInfo.InvariantCulture) + " ns",
+        < 10_000 => (nanoseconds / 1000).ToString("0.0", CultureInfo.InvariantCulture) + " µs",
+        _ => (nanoseconds / 1000).ToString("0", CultureInfo.InvariantCulture) + " µs",
+    };
 
     private static Table Plain() => new() { Border = TableBorder.None, ShowHeaders = false };
 }

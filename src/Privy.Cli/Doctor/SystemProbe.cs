@@ -11,7 +11,7 @@ internal static class SystemProbe
 {
     private const string HugePages = "/sys/kernel/mm/transparent_hugepage/";
 
-    /// <summary>The processor, and which kind of KVM drives it.</summary>
+    /// <summary>The processor and the kernel.</summary>
     public static void ExamineProcessor(List<Check> checks)
     {
         if (RuntimeInformation.ProcessArchitecture != Architecture.X64)
@@ -25,27 +25,6 @@ internal static class SystemProbe
             ? new Check(Verdict.Good, "processor", $"{Environment.ProcessorCount} × {model}, {PhysicalBits()} physical address bits")
             : new Check(Verdict.Warning, "processor", $"1 × {model}, {PhysicalBits()} physical address bits", "a program and its snapshots share one CPU; give the machine two or more"));
         checks.Add(new Check(Verdict.Good, "kernel", "Linux " + (Machine.Read("/proc/sys/kernel/osrelease") ?? "?") + (HypervisorName() is { } under ? $", in a virtual machine ({under})" : ", on bare metal")));
-    }
-
-    /// <summary>Which kind of KVM this is.</summary>
-    public static void ExamineKind(List<Check> checks)
-    {
-        if (Directory.Exists("/sys/module/kvm_pvm"))
-        {
-            checks.Add(new Check(Verdict.Good, "kind of KVM", "paravirtual (kvm_pvm): guest ring 0 is emulated, paging is shadowed, exits are slow"));
-            return;
-        }
-
-        foreach (var (module, parameter, name) in (ReadOnlySpan<(string, string, string)>)[("kvm_intel", "ept", "VT-x with EPT"), ("kvm_amd", "npt", "SVM with NPT")])
-        {
-            if (!Directory.Exists("/sys/module/" + module)) continue;
-            checks.Add(Machine.Read($"/sys/module/{module}/parameters/{parameter}") is "N" or "0"
-                ? new Check(Verdict.Warning, "kind of KVM", $"hardware ({module}), but with shadow paging", $"nested paging is off: reload the module with {parameter}=1")
-                : new Check(Verdict.Good, "kind of KVM", $"hardware ({name})"));
-            return;
-        }
-
-        if (File.Exists("/dev/kvm")) checks.Add(new Check(Verdict.Good, "kind of KVM", "unknown (no kvm_intel, kvm_amd or kvm_pvm in /sys/module)"));
     }
 
     public static void ExamineMemory(List<Check> checks)

@@ -5,7 +5,7 @@ namespace Privy.Hypervisor.Boot;
 /// <summary>Writes the GDT, TSS and IDT of a vCPU (Intel SDM vol. 3, 3.4.5, 6.14, 7.7).</summary>
 internal static unsafe class DescriptorTables
 {
-    internal const ushort GdtLimit = 0x4F;
+    internal const ushort GdtLimit = Selectors.CpuNumber | 7;
     internal const ushort TssLimit = 0x67;
     internal const ushort IdtLimit = (32 * 16) - 1;
 
@@ -17,6 +17,9 @@ internal static unsafe class DescriptorTables
         gdt[Selectors.UserCode32 >> 3] = 0x00CF_FB00_0000_FFFF;
         gdt[Selectors.UserData >> 3] = 0x00CF_F300_0000_FFFF;
         gdt[Selectors.UserCode >> 3] = 0x00AF_FB00_0000_FFFF;
+        // getcpu in the vDSO reads processor and node out of this segment's limit, and returns whatever its register held when there is
+        // no such segment. 0: the processor that every machine has.
+        gdt[Selectors.CpuNumber >> 3] = 0x0040_F500_0000_0000;
         var tss = area + VcpuLayout.Tss;
         gdt[Selectors.TaskState >> 3] = TssLimit | ((tss & 0xFF_FFFF) << 16) | (0x8BUL << 40) | ((tss >> 24 & 0xFF) << 56);
         gdt[(Selectors.TaskState >> 3) + 1] = tss >> 32;
@@ -24,16 +27,10 @@ internal static unsafe class DescriptorTables
         *(ulong*)(tss + 4) = area + VcpuLayout.Rsp0Top;
         *(ushort*)(tss + 102) = TssLimit + 1; // no I/O permission bitmap: every port faults
 
-        const ulong gateDpl0 = 0x8E00;
-        const ulong gateDpl3 = 0xEE00;
-        var idt = (ulong*)(area + VcpuLayout.Idt);
         for (var vector = 0; vector < stubs.Vectors.Length; vector++)
         {
             // int3 and into are instructions of the program; the others must not be raised by INT n.
-            var gate = vector is 3 or 4 ? gateDpl3 : gateDpl0;
-            var target = stubs.Vectors[vector];
-            idt[2 * vector] = (target & 0xFFFF) | ((ulong)Selectors.KernelCode << 16) | (gate << 32) | ((target >> 16 & 0xFFFF) << 48);
-            idt[(2 * vector) + 1] = target >> 32;
+            SetGate(area, vector, stubs.Vectors[vector], fromProgram: vector is 3 or 4);
         }
 
         var frame = (ulong*)(area + VcpuLayout.HandlerFrame);
@@ -42,5 +39,20 @@ internal static unsafe class DescriptorTables
         frame[2] = 2;
         frame[3] = area + VcpuLayout.StackTop;
         frame[4] = Selectors.UserData;
+    }
+
+    /// <summary>Leads a vector of a vCPU to a handler in ring 0.</summary>
+    /// <param name="area">The vCPU's area.</param>
+    /// <param name="vector">The vector.</param>
+    /// <param name="target">Address of the handler.</param>
+    /// <param name="fromProgram">Whether the program may raise it by INT n.</param>
+    internal static void SetGate(ulong area, int vector, ulong target, bool fromProgram)
+    {
+        const ulong gateDpl0 = 0x8E00;
+        const ulong gateDpl3 = 0xEE00;
+        var gate = fromProgram ? gateDpl3 : gateDpl0;
+        var idt = (ulong*)(area + VcpuLayout.Idt);
+        idt[2 * vector] = (target & 0xFFFF) | ((ulong)Selectors.KernelCode << 16) | (gate << 32) | ((target >> 16 & 0xFFFF) << 48);
+        idt[(2 * vector) + 1] = target >> 32;
     }
 }

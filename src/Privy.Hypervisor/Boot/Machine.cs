@@ -7,7 +7,7 @@ using Privy.Kvm;
 namespace Privy.Hypervisor.Boot;
 
 /// <summary>The VM of one privileged process: kernel region, window, frame pool, slots and vCPUs.</summary>
-public sealed unsafe class Machine
+public sealed unsafe class Machine : IDisposable
 {
     private const ulong SpacesOffset = 0x4000;
     private const ulong SlotBitmapOffset = 0x20000;
@@ -20,6 +20,7 @@ public sealed unsafe class Machine
     private readonly Vcpu?[] _vcpus = new Vcpu?[Layout.MaxVcpus];
     private readonly Lock _lock = new();
     private readonly MainTableWorker _worker = new();
+    private VcpuStubs? _stubs;
     private int _vcpuCount;
     private bool _syscallProbed;
 
@@ -34,6 +35,7 @@ public sealed unsafe class Machine
         HostMemory.Reserve(Layout.WindowBase, map.WindowSize, HostMemory.PROT_NONE, "window");
         // 2 MB frames: one host fault makes 512 frames ready for the copies that follow.
         _ = HostMemory.Advise(PoolVirtual, map.PoolSize, HostMemory.MADV_HUGEPAGE);
+        _ = HostMemory.Advise(Layout.KernelBase + Layout.TableOffset, map.KernelSize - Layout.TableOffset, HostMemory.MADV_HUGEPAGE);
 
         State = (KernelState*)Layout.KernelBase;
         Slots = new SlotMap(vm, State, map, PoolVirtual);
@@ -81,12 +83,30 @@ public sealed unsafe class Machine
 
         var cpuid = kvm.SupportedCpuid();
         var map = GuestPhysicalMap.Plan(memoryBytes, PhysicalBits(cpuid));
-        var machine = new Machine(kvm.CreateVirtualMachine(), cpuid, HostProcessor.Xcr0() & SupportedXcr0(cpuid), map);
+        var vm = kvm.CreateVirtualMachine();
+        vm.ReserveIntelPages(Layout.IntelPhysical);
+        var machine = new Machine(vm, cpuid, HostProcessor.Xcr0() & SupportedXcr0(cpuid), map);
         foreach (ref readonly var entry in cpuid.AsSpan())
             machine.HasFsGsBase |= entry is { Function: 7, Index: 0 } && (entry.Ebx & 1) != 0;
         machine.XsaveLength = machine.MeasureXsave();
         machine.Boot();
         return machine;
+    }
+
+    /// <summary>Memory a program may use where no bound is given.</summary>
+    internal static ulong DefaultMemory => (ulong)GC.GetGCMemoryInfo().TotalAvailableMemoryBytes;
+
+    /// <summary>Ends the VM and frees its addresses for another; no vCPU may be in use. A program's machine ends with the process instead.</summary>
+    public void Dispose()
+    {
+        for (var i = 0; i < _vcpuCount; i++)
+            _vcpus[i]!.Cpu.Dispose();
+        _vcpuCount = 0;
+        _vm.Dispose();
+        _worker.Stop();
+        _ = HostMemory.Unmap(Layout.WindowBase, Map.WindowSize);
+        _ = HostMemory.Unmap(PoolVirtual, Map.PoolSize);
+        _ = HostMemory.Unmap(Layout.KernelBase, Map.KernelSize);
     }
 
     /// <summary>Takes an idle vCPU or makes a new one.</summary>
@@ -309,7 +329,8 @@ public sealed unsafe class Machine
 
     private Vcpu CreateVcpu(int index)
     {
-        var stubs = VcpuStubs.Assemble(index, Image.Symbol("privy_page_fault"));
+        _stubs ??= VcpuStubs.Assemble(0, Image.Symbol("privy_page_fault"));
+        var stubs = index == 0 ? _stubs : _stubs.MovedTo(index);
         var area = VcpuLayout.AreaOf(index);
         stubs.Code.CopyTo(new Span<byte>((void*)(area + VcpuLayout.Code), stubs.Code.Length));
         DescriptorTables.Write(area, stubs);

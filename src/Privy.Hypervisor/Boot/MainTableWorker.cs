@@ -8,6 +8,7 @@ internal sealed class MainTableWorker
 {
     private readonly object _monitor = new();
     private Action? _work;
+    private bool _stopped;
 
     internal MainTableWorker() => new Thread(Loop, 256 * 1024) { IsBackground = true, Name = "privy-worker" }.Start();
 
@@ -43,6 +44,16 @@ internal sealed class MainTableWorker
         return result;
     }
 
+    /// <summary>Ends the thread.</summary>
+    internal void Stop()
+    {
+        lock (_monitor)
+        {
+            _stopped = true;
+            Monitor.PulseAll(_monitor);
+        }
+    }
+
     private void Loop()
     {
         lock (_monitor)
@@ -50,7 +61,12 @@ internal sealed class MainTableWorker
             while (true)
             {
                 while (_work is null)
+                {
+                    if (_stopped)
+                        return;
                     Monitor.Wait(_monitor);
+                }
+
                 _work();
                 _work = null;
                 Monitor.PulseAll(_monitor);

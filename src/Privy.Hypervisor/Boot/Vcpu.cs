@@ -85,14 +85,19 @@ internal sealed unsafe class Vcpu
         Area->ExitRequest = 0;
         Area->InGuest = 0;
         var root = _machine.State->Spaces[space].Root;
-        Cpu.SetSystemRegisters(UserSystemRegisters(root, fsBase, gsBase));
+        Cpu.SetSystemRegisters(UserSystemRegisters(space, fsBase, gsBase));
         Area->LoadedRoot = root;
-        _cr3 = root;
         _ring0 = false;
         _userBoundary = true;
         _user = registers;
         _userDirty = true;
     }
+
+    /// <summary>
+    /// Takes the vCPU out of its space: from now on it runs the kernel alone, on the template root. That root is never freed, so
+    /// neither the end of the space nor a snapshot of main, which replaces main's root, can pull the tables from under it.
+    /// </summary>
+    internal void LeaveSpace() => Area->Space = Layout.NoSpace;
 
     /// <summary>Makes the vCPU come to a boundary soon: it returns from <see cref="Run"/>, or does not enter.</summary>
     internal void RequestExit()
@@ -259,7 +264,7 @@ internal sealed unsafe class Vcpu
             return false;
         }
 
-        var root = _machine.State->Spaces[Area->Space].Root;
+        var root = Area->Space == Layout.NoSpace ? _machine.State->TemplateRoot : _machine.State->Spaces[Area->Space].Root;
         if (Volatile.Read(ref Area->FlushPending) != 0 || Area->LoadedRoot != root)
             LoadRoot(root);
         Log.Enter(run->Registers.Rip);
@@ -274,12 +279,22 @@ internal sealed unsafe class Vcpu
     {
         Counters.RootLoads++;
         Volatile.Write(ref Area->FlushPending, 0);
-        // Loading the same CR3 again flushes nothing under shadow paging; the alias of the root does.
-        _cr3 = _cr3 == root ? _machine.State->Spaces[Area->Space].AliasRoot : root;
         Area->LoadedRoot = root;
         var registers = Cpu.GetSystemRegisters();
-        registers.Cr3 = _cr3;
+        registers.Cr3 = _cr3 = OtherRoot(Area->Space, _cr3);
         Cpu.SetSystemRegisters(registers);
+    }
+
+    /// <summary>
+    /// The root of a space, or its alias: loading the same CR3 again would flush nothing, though roots are used again and the
+    /// number may have stood for another tree the last time.
+    /// </summary>
+    private ulong OtherRoot(int space, ulong loaded)
+    {
+        if (space == Layout.NoSpace)
+            return _machine.State->TemplateRoot; // never another tree, and its entries are only ever added
+        ref var target = ref _machine.State->Spaces[space];
+        return loaded == target.Root ? target.AliasRoot : target.Root;
     }
 
     private ulong Doorbell(RunPage* run)
@@ -308,7 +323,9 @@ internal sealed unsafe class Vcpu
         registers.Rflags |= UserFlagsFixed;
         if (_ring0)
         {
-            if (_user.Rcx == _user.Rip && _user.R11 == registers.Rflags)
+            // SYSRET to an address that is not canonical faults in ring 0 on the program's stack on Intel (SDM vol. 2B, SYSRET);
+            // IRETQ faults on its own frame, see LeaveException.
+            if (_user.Rcx == _user.Rip && _user.R11 == registers.Rflags && _user.Rip < 1UL << 47)
             {
                 registers.Rip = Stubs.SyscallReturn;
                 registers.Rflags = 2;
@@ -358,7 +375,8 @@ internal sealed unsafe class Vcpu
 
         if (rip == Stubs.SyscallEntry)
         {
-            // SYSCALL was executed, its doorbell not: let the program execute it again.
+            // SYSCALL was executed, its doorbell not: let the program execute it again. This may be the first SYSCALL of all.
+            _machine.ProbeSyscall(this);
             const ulong syscallLength = 2;
             Capture(registers.Rcx - syscallLength, registers.R11, _machine.SyscallEntersRing0);
             _userDirty = true;
@@ -405,6 +423,12 @@ internal sealed unsafe class Vcpu
         var frame = (ulong*)Cpu.Registers.Rsp;
         var hasErrorCode = vector is 8 or (>= 10 and <= 14) or 17 or 21;
         ErrorCode = hasErrorCode ? *frame++ : 0;
+        if (frame[0] == Stubs.InterruptReturn)
+        {
+            // The program's own registers do not suit IRETQ (an address that is not canonical): the fault is the program's.
+            frame = (ulong*)(_base + VcpuLayout.ReturnFrame);
+        }
+
         if (InKernel(frame[0]))
             throw Defect($"exception {vector} (error code 0x{ErrorCode:x}) in the kernel at 0x{frame[0]:x}");
         var rsp = frame[3];
@@ -413,7 +437,7 @@ internal sealed unsafe class Vcpu
         _userDirty = true;
     }
 
-    private SystemRegisters UserSystemRegisters(ulong root, ulong fsBase, ulong gsBase)
+    private SystemRegisters UserSystemRegisters(int space, ulong fsBase, ulong gsBase)
     {
         // Start from what KVM gives a vCPU, so that fields unknown here (APIC base) keep their values.
         var value = Cpu.GetSystemRegisters();
@@ -430,7 +454,7 @@ internal sealed unsafe class Vcpu
         const ulong fsgsbase = 1 << 16;
         value.Cr0 = 0x8005_0033; // PE MP ET NE WP AM PG
         value.Cr4 = 0x4_0620 | (_machine.HasFsGsBase ? fsgsbase : 0); // PAE OSFXSR OSXMMEXCPT OSXSAVE
-        value.Cr3 = root;
+        value.Cr3 = _cr3 = OtherRoot(space, value.Cr3);
         value.Efer = 0xD01; // SCE LME LMA NXE
         return value;
     }

@@ -34,4 +34,5 @@ internal static class Selectors
     internal const ushort UserData = 0x2b;
     internal const ushort UserCode = 0x33;
     internal const ushort TaskState = 0x40;
+    internal const ushort CpuNumber = 0x7b;
 }

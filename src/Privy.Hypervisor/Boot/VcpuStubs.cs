@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using System.Runtime.InteropServices;
 using Iced.Intel;
 using Privy.Kernel;
@@ -17,6 +18,8 @@ internal sealed class VcpuStubs
 {
     private const int ExceptionVectors = 32;
     private const int PageFaultVector = 14;
+
+    private ulong _area;
 
     private VcpuStubs(byte[] code, ulong[] vectors)
     {
@@ -52,6 +55,38 @@ internal sealed class VcpuStubs
 
     /// <summary>Calls the kernel function in rax with the arguments in place, and rings <see cref="Layout.DoorbellCallDone"/>.</summary>
     internal ulong Call { get; private init; }
+
+    /// <summary>
+    /// These stubs for another vCPU. Assembling takes a millisecond, which a thread's start should not; the areas have equal
+    /// layouts, so that only the 64-bit constants that point into the area differ.
+    /// </summary>
+    internal VcpuStubs MovedTo(int index)
+    {
+        var area = VcpuLayout.AreaOf(index);
+        var distance = area - _area;
+        var code = (byte[])Code.Clone();
+        for (var i = 0; i + sizeof(ulong) <= code.Length; i++)
+        {
+            var word = code.AsSpan(i, sizeof(ulong));
+            var value = BinaryPrimitives.ReadUInt64LittleEndian(word);
+            if (value - _area >= Layout.VcpuStride)
+                continue;
+            BinaryPrimitives.WriteUInt64LittleEndian(word, value + distance);
+            i += sizeof(ulong) - 1;
+        }
+
+        return new VcpuStubs(code, Array.ConvertAll(Vectors, v => v + distance))
+        {
+            _area = area,
+            SyscallEntry = SyscallEntry + distance,
+            SyscallReturn = SyscallReturn + distance,
+            InterruptReturn = InterruptReturn + distance,
+            FaultHandler = FaultHandler + distance,
+            FaultCheck = FaultCheck + distance,
+            FaultReturn = FaultReturn + distance,
+            Call = Call + distance,
+        };
+    }
 
     internal static unsafe VcpuStubs Assemble(int index, ulong pageFaultFunction)
     {
@@ -143,6 +178,7 @@ internal sealed class VcpuStubs
             throw new InvalidOperationException($"the stubs take {stream.Length} bytes, a page holds 4096");
         return new VcpuStubs(stream.ToArray(), vectors)
         {
+            _area = area,
             SyscallEntry = result.GetLabelRIP(syscallEntry),
             SyscallReturn = result.GetLabelRIP(syscallReturn),
             InterruptReturn = result.GetLabelRIP(interruptReturn),

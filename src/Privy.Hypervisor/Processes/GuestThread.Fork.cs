@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Runtime.InteropServices;
 using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
@@ -42,7 +41,7 @@ internal sealed unsafe partial class GuestThread
     {
         var space = Space;
         space.Detach(Vcpu);
-        Vcpu.Area->Space = 0;
+        Vcpu.LeaveSpace();
         if (space is SnapshotSpace snapshot && !Process.SharesSpace)
             snapshot.Dispose(Vcpu);
     }
@@ -162,6 +161,8 @@ internal sealed unsafe partial class GuestThread
         if ((flags & CloneFlags.ChildClearTid) != 0)
             thread.ClearChildTid = childTid;
         runner.Go();
+        if (fromMain)
+            Process.Table.Ready.Replenish();
         if (vfork)
             vforkDone!.Wait();
         return id;
@@ -216,18 +217,38 @@ internal sealed unsafe partial class GuestThread
         }
     }
 
+    /// <summary>Takes this thread's registers for a new thread, which loads them on its own host thread.</summary>
     private void CopyStateTo(GuestThread thread, ulong stack, ulong? tls)
     {
-        thread.Vcpu.Cpu.EnsureDescriptor();
-        var registers = Vcpu.User;
-        registers.Rax = 0;
-        if (stack != 0)
-            registers.Rsp = stack;
         var (fs, gs) = Vcpu.GetBases();
-        thread.Vcpu.Start(registers, tls ?? fs, gs, thread.Space.Index);
-        var vectors = (XsaveArea*)NativeMemory.Alloc((nuint)sizeof(XsaveArea));
-        Vcpu.Cpu.GetXsave(vectors);
-        thread.Vcpu.Cpu.SetXsave(vectors);
-        NativeMemory.Free(vectors);
+        var state = new StartState { Registers = Vcpu.User, FsBase = tls ?? fs, GsBase = gs };
+        state.Registers.Rax = 0;
+        if (stack != 0)
+            state.Registers.Rsp = stack;
+        fixed (byte* vectors = state.Vectors)
+            Vcpu.Cpu.GetXsave((XsaveArea*)vectors);
+        thread._start = state;
+    }
+
+    private void LoadStartState()
+    {
+        if (_start is not { } state)
+            return;
+        _start = null;
+        Vcpu.Cpu.EnsureDescriptor();
+        Vcpu.Start(state.Registers, state.FsBase, state.GsBase, Space.Index);
+        fixed (byte* vectors = state.Vectors)
+            Vcpu.Cpu.SetXsave((XsaveArea*)vectors);
+    }
+
+    private sealed class StartState
+    {
+        internal GuestRegisters Registers;
+
+        internal ulong FsBase { get; init; }
+
+        internal ulong GsBase { get; init; }
+
+        internal byte[] Vectors { get; } = new byte[XsaveArea.Length];
     }
 }

@@ -12,6 +12,7 @@ internal sealed unsafe partial class GuestThread
     private readonly List<(ulong Address, ulong Length)> _outputs = [];
     private int _callsSinceFork;
     private bool _exited;
+    private StartState? _start;
 
     internal GuestThread(GuestProcess process, Vcpu vcpu)
     {
@@ -53,6 +54,7 @@ internal sealed unsafe partial class GuestThread
     {
         Host = new HostThread();
         Vcpu.HostThreadId = ThreadId;
+        LoadStartState();
         JoinSignals();
     }
 
@@ -176,7 +178,7 @@ internal sealed unsafe partial class GuestThread
     internal void ReleaseVcpu()
     {
         Space.Detach(Vcpu);
-        Vcpu.Area->Space = 0;
+        Vcpu.LeaveSpace();
         Machine.ReturnVcpu(Vcpu);
     }
 }

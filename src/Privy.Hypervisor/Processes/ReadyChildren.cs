@@ -90,10 +90,13 @@ internal sealed class ReadyChildren(Machine machine)
     private readonly Lock _lock = new();
     private ChildRunner? _ready;
 
+    /// <summary>Makes the next one, after a fork: not while it runs, when the making would compete with it.</summary>
+    internal void Replenish() => _wanted.Release();
+
     /// <summary>Begins to keep one ready. Call from a thread of the main process, whose descriptor table the runners inherit.</summary>
     internal void Start()
     {
-        _wanted.Release();
+        Replenish();
         var maker = new Thread(Make, 256 * 1024) { IsBackground = true, Name = "privy-ready" };
         maker.Start();
     }
@@ -110,7 +113,6 @@ internal sealed class ReadyChildren(Machine machine)
             _ready = null;
         }
 
-        _wanted.Release();
         return runner ?? ChildRunner.Create(machine);
     }
 

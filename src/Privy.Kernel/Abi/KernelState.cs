@@ -143,6 +143,9 @@ public unsafe struct KernelState
     /// <summary>Tables in use now.</summary>
     public ulong TablesInUse;
 
+    /// <summary>Last of the free tables; 0 when there is none.</summary>
+    public ulong FreeTablesTail;
+
     /// <summary>Metadata of table frames: link to the next table in its chain, one word each.</summary>
     public ulong* TableLinks;
 

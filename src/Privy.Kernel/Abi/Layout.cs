@@ -34,6 +34,9 @@ public static class Layout
     /// <summary>Guest-physical address of the doorbell page; no memory slot covers it, so a store there leaves the guest.</summary>
     public const ulong DoorbellPhysical = 0xD000_0000;
 
+    /// <summary>Guest-physical address of four pages that KVM itself uses on Intel processors without unrestricted guest mode.</summary>
+    public const ulong IntelPhysical = 0xFEFF_C000;
+
     /// <summary>Virtual address of the doorbell page (guest only).</summary>
     public const ulong DoorbellVirtual = 0x0878_0000_0000;
 
@@ -66,6 +69,9 @@ public static class Layout
 
     /// <summary>Address spaces: 0 is main, the others are snapshots.</summary>
     public const int MaxSpaces = 64;
+
+    /// <summary>Value of <see cref="VcpuArea.Space"/> of a vCPU in no space: it runs kernel code only.</summary>
+    public const int NoSpace = -1;
 
     /// <summary>Offset in the kernel region of the page-table frames, after all arrays of mappings.</summary>
     public const ulong TableOffset = VmaOffset + (ulong)MaxSpaces * MaxVmas * Vma.Size;

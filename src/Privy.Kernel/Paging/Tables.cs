@@ -5,6 +5,10 @@ namespace Privy.Kernel;
 /// </summary>
 internal static unsafe class Tables
 {
+    // Free tables are used again as late as possible: under shadow paging KVM keeps its shadow of a former table, and each
+    // store into it costs an exit until the shadow is dropped.
+    private const ulong RotationBytes = 8192 * Layout.PageSize;
+
     /// <summary>Pointer to a table; <paramref name="entry"/> may carry attribute bits.</summary>
     internal static ulong* At(KernelState* k, ulong entry) =>
         (ulong*)((entry & Entry.AddressMask) - k->KernelPhysical + k->KernelBase);
@@ -30,10 +34,13 @@ internal static unsafe class Tables
     internal static ulong Take(KernelState* k, out bool used)
     {
         ulong table = k->FreeTables;
-        if (table != 0)
+        bool fresh = k->TableNext < k->TableEnd && k->TableNext - k->TableStart < RotationBytes;
+        if (table != 0 && !fresh)
         {
             used = true;
             k->FreeTables = *Link(k, table);
+            if (k->FreeTables == 0)
+                k->FreeTablesTail = 0;
         }
         else
         {
@@ -61,8 +68,7 @@ internal static unsafe class Tables
     {
         if (space->Tables == 0)
             return;
-        *Link(k, space->TablesTail) = k->FreeTables;
-        k->FreeTables = space->Tables;
+        AppendFree(k, space->Tables, space->TablesTail);
         k->TablesInUse -= space->TableCount;
         Forget(space);
     }
@@ -87,12 +93,22 @@ internal static unsafe class Tables
         Space* main = k->Spaces;
         if (k->RetiredTables == 0 || v->Space != 0 || (v->LoadedRoot != main->Root && v->LoadedRoot != main->AliasRoot))
             return;
-        *Link(k, k->RetiredTail) = k->FreeTables;
-        k->FreeTables = k->RetiredTables;
+        AppendFree(k, k->RetiredTables, k->RetiredTail);
         k->TablesInUse -= k->RetiredCount;
         k->RetiredTables = 0;
         k->RetiredTail = 0;
         k->RetiredCount = 0;
+    }
+
+    // At the end of the queue, see RotationBytes.
+    private static void AppendFree(KernelState* k, ulong first, ulong last)
+    {
+        *Link(k, last) = 0;
+        if (k->FreeTablesTail == 0)
+            k->FreeTables = first;
+        else
+            *Link(k, k->FreeTablesTail) = first;
+        k->FreeTablesTail = last;
     }
 
     private static void Forget(Space* space)

@@ -1,0 +1,42 @@
+using Privy.Hypervisor.Diagnostics;
+
+namespace Privy.Hypervisor.Tests.Diagnostics;
+
+/// <summary>A test that is reported as skipped, by name, where <c>/dev/kvm</c> cannot be opened.</summary>
+[AttributeUsage(AttributeTargets.Method)]
+public sealed class KvmFactAttribute : FactAttribute
+{
+    public KvmFactAttribute()
+    {
+        try
+        {
+            using var device = File.Open("/dev/kvm", FileMode.Open, FileAccess.ReadWrite);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            Skip = $"No KVM: {e.Message}";
+        }
+    }
+}
+
+public class CostProbeTests
+{
+    /// <summary>The probe checks itself what its guest does: stores that arrive, a fault and a copy where there must be one, a snapshot that keeps its bytes.</summary>
+    [KvmFact]
+    public void The_guest_of_the_probe_runs_and_leaves_nothing_behind()
+    {
+        var first = CostProbe.Default.Measure();
+        var descriptors = Directory.GetFileSystemEntries("/proc/self/fd").Length;
+        // A second one needs the addresses of the first.
+        var second = CostProbe.Default.Measure();
+        Assert.InRange(Directory.GetFileSystemEntries("/proc/self/fd").Length, 0, descriptors + 3);
+
+        Assert.Equal(first.SyscallEntersRing0, second.SyscallEntersRing0);
+        Assert.Equal(first.Ring0IsNative, second.Ring0IsNative);
+        Assert.Equal(9, second.Costs.Count);
+        Assert.Equal(9, second.Costs.Select(c => c.Name).Distinct().Count());
+        Assert.All(second.Costs, c => Assert.InRange(c.Median, 0, c.P99));
+        // All but the one instruction of ring 0 leave the guest's ring 3, which no processor does in 10 ns.
+        Assert.All(second.Costs.Where(c => !c.Name.StartsWith("instruction", StringComparison.Ordinal)), c => Assert.True(c.Median > 10, c.ToString()));
+    }
+}

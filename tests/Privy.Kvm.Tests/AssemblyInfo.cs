@@ -1,0 +1,2 @@
+// One test counts this process' descriptors.
+[assembly: CollectionBehavior(DisableTestParallelization = true)]
