@@ -55,6 +55,7 @@ public static class PrivilegedProcess
         ProcessCalls.Register();
         SignalRegistration.Register();
         LimitCalls.Register();
+        GuestThread.RegisterCredentialCalls();
 
         var main = new GuestProcess(table, null, space, Path.GetFullPath(program.Path))
         {

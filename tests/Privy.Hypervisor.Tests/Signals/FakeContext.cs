@@ -36,6 +36,8 @@ internal sealed class FakeContext : ISignalContext, IProcessDirectory, IDisposab
     public bool Translates => true;
     public int ProcessId => ProcessSignals.ProcessId;
     public string ProgramPath => "/bin/fake";
+    public SyscallArena Arena { get; } = new();
+    public void SetTemporarySignalMask(ulong mask) => ThreadSignals.BeginTemporaryMask(new SignalSet(mask));
     public ThreadSignals ThreadSignals { get; }
     public ProcessSignals ProcessSignals { get; }
     public int ThreadId => ThreadSignals.ThreadId;
