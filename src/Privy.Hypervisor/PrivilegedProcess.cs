@@ -49,12 +49,13 @@ public static class PrivilegedProcess
         var memory = options.MemoryBytes is { } bytes ? (ulong)bytes : Machine.DefaultMemory;
         using var kvm = KvmSystem.Open();
         var machine = Machine.Create(kvm, memory);
-        var space = new MainSpace(machine);
+        var space = new MainSpace(machine, (ulong)(options.MemoryBytes ?? 0));
         var table = new ProcessTable(machine, space, options.TraceFile is { } path ? new Tracer(path) : null) { RestartArguments = RestartArguments(options) };
         MemoryCalls.Register();
         ProcessCalls.Register();
         SignalRegistration.Register();
         LimitCalls.Register();
+        GuestThread.RegisterCredentialCalls();
 
         var main = new GuestProcess(table, null, space, Path.GetFullPath(program.Path))
         {

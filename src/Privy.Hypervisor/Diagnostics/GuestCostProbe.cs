@@ -43,7 +43,7 @@ internal sealed unsafe class GuestMeasurement
     internal GuestMeasurement(Machine machine)
     {
         _machine = machine;
-        _space = new MainSpace(machine);
+        _space = new MainSpace(machine, limit: 0);
         _vcpu = machine.TakeVcpu();
         var code = Map(0, Layout.PageSize, ReadWrite | HostMemory.PROT_EXEC);
         _program = ProbeProgram.Assemble(code);

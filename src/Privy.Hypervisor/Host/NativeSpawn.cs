@@ -41,19 +41,37 @@ public static unsafe class NativeSpawn
         internal byte* StackTop;
         internal KernelSigaction DefaultAction;
         internal KernelSigaction IgnoreAction;
+        internal CloneArguments* CloneArguments;
+    }
+
+    /// <summary><c>struct clone_args</c> (linux/sched.h).</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct CloneArguments
+    {
+        internal ulong Flags, Pidfd, ChildTid, ParentTid, ExitSignal, Stack, StackSize, Tls;
+        internal int* SetTid;
+        internal ulong SetTidSize, Cgroup;
     }
 
     private const int OPath = 0, OArguments = 8, OEnvironment = 16, OActions = 24, OCount = 32, OMask = 40, OIgnored = 48, OError = 56,
-        OAllSignals = 64, OOldMask = 72, OStack = 80, ODefault = 88, OIgnore = 120;
+        OAllSignals = 64, OOldMask = 72, OStack = 80, ODefault = 88, OIgnore = 120, OCloneArguments = 152;
 
     private const int CloneVm = 0x100, CloneVfork = 0x4000;
 
     private static readonly delegate* unmanaged<Block*, long> Stub = Assemble();
 
+    /// <summary>False once the kernel has refused to let the id of a new process be chosen: that needs CAP_CHECKPOINT_RESTORE, and Linux 5.5.</summary>
+    public static bool CanChooseId { get; private set; } = true;
+
     /// <summary>Starts a program. Handlers do not survive; the signals in <paramref name="ignored"/> are ignored in it, all others have their default action.</summary>
     /// <returns>The process id, or a negative error number of an action or of <c>execve</c>; then no process is left.</returns>
     public static long Spawn(ReadOnlySpan<byte> path, IReadOnlyList<byte[]> arguments, IReadOnlyList<byte[]> environment, SignalSet mask, SignalSet ignored,
-        params ReadOnlySpan<SpawnAction> actions)
+        params ReadOnlySpan<SpawnAction> actions) => Spawn(path, arguments, environment, mask, ignored, 0, actions);
+
+    /// <summary>Starts a program under a given process id, once that is free, where <see cref="CanChooseId"/>.</summary>
+    /// <returns>The process id, or a negative error number of an action or of <c>execve</c>; then no process is left.</returns>
+    public static long Spawn(ReadOnlySpan<byte> path, IReadOnlyList<byte[]> arguments, IReadOnlyList<byte[]> environment, SignalSet mask, SignalSet ignored,
+        int id, ReadOnlySpan<SpawnAction> actions)
     {
         ArgumentNullException.ThrowIfNull(arguments);
         ArgumentNullException.ThrowIfNull(environment);
@@ -81,7 +99,25 @@ public static unsafe class NativeSpawn
                 StackTop = (byte*)block,
                 IgnoreAction = new KernelSigaction { Handler = KernelSigaction.Ignore },
             };
-            long pid = Stub(block);
+            var cloneArguments = new CloneArguments
+            {
+                Flags = CloneVm | CloneVfork, ExitSignal = Signal.SIGCHLD, Stack = (ulong)memory, StackSize = StackLength, SetTid = &id, SetTidSize = 1,
+            };
+            if (id > 0 && CanChooseId)
+                block->CloneArguments = &cloneArguments;
+            long pid;
+            // EEXIST: whoever had the id has not quite gone.
+            for (int attempt = 0; (pid = Stub(block)) < 0 && block->CloneArguments != null; attempt++)
+            {
+                const int MostAttempts = 20_000;
+                if (pid == -Errno.EEXIST && attempt < MostAttempts)
+                {
+                    Thread.Sleep(TimeSpan.FromMicroseconds(attempt < 10 ? 0 : 100));
+                    continue;
+                }
+                CanChooseId &= pid == -Errno.EEXIST;
+                block->CloneArguments = null;
+            }
             if (pid < 0 || block->Error == 0)
                 return pid;
             // The process that failed to become the program is nobody's child.
@@ -100,6 +136,7 @@ public static unsafe class NativeSpawn
     {
         var c = new Assembler(64);
         Label entry = c.CreateLabel(), child = c.CreateLabel(), signals = c.CreateLabel(), set = c.CreateLabel();
+        Label legacy = c.CreateLabel(), cloned = c.CreateLabel();
         Label actions = c.CreateLabel(), exec = c.CreateLabel(), fail = c.CreateLabel();
 
         void Mask(int setOffset, int? oldOffset)
@@ -120,6 +157,14 @@ public static unsafe class NativeSpawn
         c.push(r12);
         c.mov(rbx, rdi);
         Mask(OAllSignals, OOldMask);
+        c.mov(rdi, __qword_ptr[rbx + OCloneArguments]);
+        c.test(rdi, rdi);
+        c.je(legacy);
+        c.mov(esi, sizeof(CloneArguments));
+        c.mov(eax, (int)HostCallNumber.Clone3);
+        c.syscall();
+        c.jmp(cloned);
+        c.Label(ref legacy);
         c.mov(edi, CloneVm | CloneVfork | Signal.SIGCHLD);
         c.mov(rsi, __qword_ptr[rbx + OStack]);
         c.xor(edx, edx);
@@ -127,6 +172,7 @@ public static unsafe class NativeSpawn
         c.xor(r8d, r8d);
         c.mov(eax, (int)HostCallNumber.Clone);
         c.syscall();
+        c.Label(ref cloned);
         c.test(rax, rax);
         c.je(child);
         c.mov(r12, rax);

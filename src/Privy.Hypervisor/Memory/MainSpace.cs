@@ -1,5 +1,6 @@
 using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Syscalls;
 using Privy.Kernel;
 using static Privy.Hypervisor.Host.HostMemory;
 
@@ -20,9 +21,15 @@ internal sealed unsafe class MainSpace : AddressSpace
     private readonly PageMap _pageMap = new();
     private bool _hides;
 
-    internal MainSpace(Machine machine)
+    private readonly ulong _limit;
+
+    /// <summary>Makes the space of a machine's program.</summary>
+    /// <param name="machine">The machine.</param>
+    /// <param name="limit">Most bytes of private writable memory the program may map; 0: what the host allows.</param>
+    internal MainSpace(Machine machine, ulong limit)
         : base(machine, 0)
     {
+        _limit = limit;
         _windowEnd = Layout.WindowBase + machine.Map.WindowSize;
     }
 
@@ -67,6 +74,8 @@ internal sealed unsafe class MainSpace : AddressSpace
                     return -Errno.ENOMEM;
                 if ((flags & MAP_FIXED_NOREPLACE) != 0 && OverlapsMapping(address, address + length))
                     return -Errno.EEXIST;
+                if (TakesSharedMemoryFromSnapshot(address, address + length))
+                    return -Errno.ENOMEM;
                 Displace(vcpu, address, address + length);
             }
             else
@@ -76,6 +85,8 @@ internal sealed unsafe class MainSpace : AddressSpace
                     return -Errno.ENOMEM;
             }
 
+            if (!shared && (protection & PROT_WRITE) != 0 && !FitsLimit(length))
+                return -Errno.ENOMEM;
             const int passedOn = MAP_SHARED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | 0x8000 /* POPULATE */ | 0x2000 /* LOCKED */ | 0x40000 /* HUGETLB */ | (0x3F << 26) | 0x80000 /* SYNC */;
             var hostNone = !shared && anonymous && Rights(protection) == 0;
             var hostProtection = shared ? protection & (PROT_READ | PROT_WRITE)
@@ -135,6 +146,8 @@ internal sealed unsafe class MainSpace : AddressSpace
             if (!Mappings.Covers(address, end))
                 return -Errno.ENOMEM;
             var rights = Rights(protection);
+            if ((rights & Vma.Write) != 0 && !Mappings.Allows(address, end, Vma.Write) && !FitsLimit(length))
+                return -Errno.ENOMEM;
             var narrows = false;
             var hides = rights == 0 && ActiveSnapshots == 0;
             foreach (var vma in Overlapping(address, end))
@@ -203,6 +216,8 @@ internal sealed unsafe class MainSpace : AddressSpace
                 return shrunk < 0 ? shrunk : (long)address;
             }
 
+            if (newLength > oldLength && (vma.Flags & (Vma.Write | Vma.Shared)) == Vma.Write && !FitsLimit(newLength - oldLength))
+                return -Errno.ENOMEM;
             var oldEnd = address + oldLength;
             if (!fixedAddress && vma.End == oldEnd && Contains(address, newLength) && !_occupied.Overlaps(oldEnd, address + newLength))
             {
@@ -220,6 +235,8 @@ internal sealed unsafe class MainSpace : AddressSpace
 
             if ((flags & MREMAP_MAYMOVE) == 0)
                 return -Errno.ENOMEM;
+            if (fixedAddress && TakesSharedMemoryFromSnapshot(newAddress, newAddress + newLength))
+                return -Errno.ENOMEM;
             if (fixedAddress)
                 Displace(vcpu, newAddress, newAddress + newLength);
             else if ((newAddress = Choose(0, newLength, anonymous: true)) == 0)
@@ -233,6 +250,8 @@ internal sealed unsafe class MainSpace : AddressSpace
                 oldEnd = address + newLength;
             }
 
+            if (TakesSharedMemoryFromSnapshot(address, oldEnd))
+                return -Errno.ENOMEM;
             // Snapshots keep the bytes at the old addresses, which the host is about to take away.
             Displace(vcpu, address, oldEnd);
             _ = Mappings.Remove(address, oldEnd);
@@ -387,6 +406,24 @@ internal sealed unsafe class MainSpace : AddressSpace
         return 0;
     }
 
+    /// <summary>True when so many more bytes of private writable memory stay within the limit (<c>--memory</c>).</summary>
+    private bool FitsLimit(ulong additional)
+    {
+        if (_limit == 0)
+            return true;
+        var used = additional;
+        foreach (ref readonly var vma in Mappings.All)
+        {
+            if ((vma.Flags & (Vma.Write | Vma.Shared)) == Vma.Write)
+                used += vma.End - vma.Start;
+        }
+
+        if (used <= _limit)
+            return true;
+        SyscallWarnings.Once($"the program wants more than the {_limit >> 20} MB that --memory allows; it gets ENOMEM");
+        return false;
+    }
+
     /// <summary>Snapshots in use.</summary>
     private int ActiveSnapshots => System.Numerics.BitOperations.PopCount(Volatile.Read(ref Machine.State->ActiveMask));
 
@@ -415,6 +452,32 @@ internal sealed unsafe class MainSpace : AddressSpace
         }
 
         return 0;
+    }
+
+    /// <summary>
+    /// Shared memory must stay one and the same for parent and child (rule 5), so it can neither be copied for a snapshot nor moved
+    /// away under it while the child lives. The child would see other memory; the parent gets an error instead.
+    /// </summary>
+    private bool TakesSharedMemoryFromSnapshot(ulong start, ulong end)
+    {
+        if (ActiveSnapshots == 0)
+            return false;
+        for (var i = 1; i < Layout.MaxSpaces; i++)
+        {
+            if (Machine.State->Spaces[i].Active == 0)
+                continue;
+            var mappings = new VmaList(Machine.State, i);
+            var all = mappings.All;
+            for (var at = mappings.IndexOf(start); at < all.Length && all[at].Start < end; at++)
+            {
+                if ((all[at].Flags & Vma.Shared) == 0)
+                    continue;
+                SyscallWarnings.Once("shared memory cannot be replaced or moved while a forked child maps it; the program gets ENOMEM");
+                return true;
+            }
+        }
+
+        return false;
     }
 
     /// <summary>Before memory at these addresses is replaced: snapshots get their own copies (rule 4).</summary>

@@ -38,12 +38,52 @@ internal static class ExecCall
             own.AddRange(["--argv0", arguments[0]]);
         own.AddRange(["--", path, .. arguments.Skip(1)]);
         thread.Process.Signals.Exec();
-        return HostProcess.Exec(ProgramBytes.Encode(own[0]), own.ConvertAll(ProgramBytes.Encode), environment.ConvertAll(ProgramBytes.Encode), thread.SignalMask, thread.Process.IgnoredSignals);
+        var takeBack = thread.Process.Limits.Apply();
+        var result = HostProcess.Exec(ProgramBytes.Encode(own[0]), own.ConvertAll(ProgramBytes.Encode), environment.ConvertAll(ProgramBytes.Encode), thread.SignalMask, thread.Process.IgnoredSignals);
+        takeBack();
+        return result;
     }
 
-    private static unsafe long Spawn(GuestThread thread, string path, List<string> arguments, List<string> environment)
+    private static long Spawn(GuestThread thread, string path, List<string> arguments, List<string> environment)
     {
         var process = thread.Process;
+        var (mask, ignored) = (thread.SignalMask, process.IgnoredSignals);
+        if (NativeSpawn.CanChooseId && WillExecute(path))
+        {
+            // The id is free only when this thread is gone; so there must be no way back.
+            process.Successor = () => SpawnNow(process, path, arguments, environment, mask, ignored, process.Id);
+            process.BeginExit(0, thread);
+            return 0;
+        }
+
+        var id = SpawnNow(process, path, arguments, environment, mask, ignored, 0);
+        if (id < 0)
+            return id;
+        process.NativeId = (int)id;
+        process.Signals.BecomeNative((int)id);
+        process.VforkDone?.Set();
+        process.BeginExit(0, thread);
+        return 0;
+    }
+
+    /// <summary>True when nothing but a lack of memory can keep the file from being executed.</summary>
+    private static bool WillExecute(string path)
+    {
+        try
+        {
+            var text = ProgramBytes.ToText(path);
+            var program = ProgramResolver.Resolve(text.Contains('/', StringComparison.Ordinal) ? text : "./" + text, null, []);
+            using var file = File.OpenRead(program.Path);
+            return ElfImage.Read(program.Path, file).Interpreter is var interpreter && (interpreter is null || File.Exists(interpreter));
+        }
+        catch (Exception e) when (e is ProgramException or IOException or UnauthorizedAccessException)
+        {
+            return false;
+        }
+    }
+
+    private static unsafe long SpawnNow(GuestProcess process, string path, List<string> arguments, List<string> environment, SignalSet mask, SignalSet ignored, int wantedId)
+    {
         List<SpawnAction> actions = [];
         if (process.Session == process.Id)
             actions.Add(SpawnAction.NewSession());
@@ -51,14 +91,8 @@ internal static class ExecCall
             actions.Add(SpawnAction.SetProcessGroup(process.Group == process.Id ? 0 : process.Table.Find(process.Group)?.NativeId is { } leader and > 0 ? leader : process.Group));
         var limits = stackalloc ResourceLimit[ResourceLimits.Count];
         actions.AddRange(process.Limits.ForExec((nint)limits));
-        var id = NativeSpawn.Spawn(ProgramBytes.Encode(path), arguments.ConvertAll(ProgramBytes.Encode), environment.ConvertAll(ProgramBytes.Encode),
-            thread.SignalMask, process.IgnoredSignals, [.. actions]);
-        if (id < 0)
-            return id;
-        process.NativeId = (int)id;
-        process.VforkDone?.Set();
-        process.BeginExit(0, thread);
-        return 0;
+        return NativeSpawn.Spawn(ProgramBytes.Encode(path), arguments.ConvertAll(ProgramBytes.Encode), environment.ConvertAll(ProgramBytes.Encode),
+            mask, ignored, wantedId, [.. actions]);
     }
 
     private static unsafe long CheckExecutable(string path)

@@ -59,6 +59,9 @@ internal sealed unsafe partial class GuestProcess
     /// <summary>The native process after exec in a child; 0: none.</summary>
     internal int NativeId { get; set; }
 
+    /// <summary>After exec: makes the native process under this one's id, which the last thread must have left. Its id, or a negative errno.</summary>
+    internal Func<long>? Successor { get; set; }
+
     /// <summary>Signal the parent gets when this process ends (clone's low byte).</summary>
     internal int ExitSignal { get; init; }
 
@@ -81,7 +84,7 @@ internal sealed unsafe partial class GuestProcess
     internal int* Events => _events;
 
     /// <summary>True when no thread of it runs any more and it has not become a native process.</summary>
-    internal bool Gone { get; private set; }
+    internal bool Gone { get; set; }
 
     /// <summary>The threads, a copy.</summary>
     internal GuestThread[] Threads
@@ -134,7 +137,7 @@ internal sealed unsafe partial class GuestProcess
             return;
         }
 
-        Gone = true;
+        Gone = Successor is null;
         Table.LastThreadEnded(this, thread);
     }
 

@@ -61,12 +61,14 @@ internal sealed unsafe partial class GuestThread
         var thread = new GuestThread(Process, vcpu);
         CopyStateTo(thread, stack, (flags & CloneFlags.SetTls) != 0 ? tls : null);
         thread.InheritSignals(this);
+        thread.InheritHost(this);
         using var known = new ManualResetEventSlim();
         using var go = new ManualResetEventSlim();
         const int stackBytes = 512 * 1024;
         var host = new Thread(() =>
         {
             thread.Adopt();
+            thread.TakeHostName();
             known.Set();
             go.Wait();
             thread.Run();
@@ -142,6 +144,7 @@ internal sealed unsafe partial class GuestThread
         var thread = new GuestThread(child, runner.Vcpu);
         CopyStateTo(thread, stack, (flags & CloneFlags.SetTls) != 0 ? tls : null);
         thread.InheritSignals(this);
+        thread.InheritHost(this);
         space.Attach(runner.Vcpu);
         child.Add(thread);
         runner.Child = thread;
@@ -170,6 +173,8 @@ internal sealed unsafe partial class GuestThread
         if (runner.Child is not { } thread)
             return;
         thread.Adopt();
+        thread.TakeHostName();
+        thread.TakeHostState();
         if (thread.SetChildTid != 0)
             _ = thread.TryWriteInt(thread.SetChildTid, thread.ThreadId);
         thread.Run();
@@ -191,7 +196,7 @@ internal sealed unsafe partial class GuestThread
                     return index;
                 // Enough for what a program does in and around fork itself; later writes are the load's, different each time.
                 _callsSinceFork = 6;
-                foreach (var thread in Process.Threads)
+                foreach (var thread in Process.Table.ThreadsIn(Space))
                     thread.PrepareOutputsInFlight(Vcpu);
                 Process.Table.Snapshots.Add((long)Stopwatch.GetElapsedTime(start).TotalNanoseconds);
                 return index;
@@ -205,7 +210,7 @@ internal sealed unsafe partial class GuestThread
 
     private void ExpelOthers()
     {
-        foreach (var thread in Process.Threads)
+        foreach (var thread in Process.Table.ThreadsIn(Space))
         {
             if (thread != this)
                 thread.Vcpu.RequestExit();

@@ -56,6 +56,9 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
             return [.. _processes.Values];
     }
 
+    /// <summary>All threads that run in a space: a process', and those of a child that shares its memory until exec (vfork).</summary>
+    internal IEnumerable<GuestThread> ThreadsIn(AddressSpace space) => All().Where(p => p.Space == space).SelectMany(p => p.Threads);
+
     /// <inheritdoc/>
     public ProcessSignals? FindProcess(int processId) => Find(processId) is { NativeId: 0, State: not ChildState.Exited } process ? process.Signals : null;
 
@@ -151,12 +154,41 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
         thread.ReleaseSnapshot();
         // The child's descriptors close before its parent hears of the end, as natively: a reader of a pipe must see its end. This
         // thread has its own table, and needs no descriptor any more.
+        if (process.Successor is { } successor)
+        {
+            // By a thread that shares this one's descriptors: this one's id becomes the new process'.
+            new Thread(() => BecomeNative(process, successor), 256 * 1024) { IsBackground = true, Name = "privy-exec" }.Start();
+            Machine.ReturnVcpu(vcpu);
+            return;
+        }
+
         ErrorOutput.CloseAllOthers();
         if (process.NativeId != 0)
             NativeChild.Await(process);
         else
             Report(process, ChildState.Exited, process.WaitStatus);
         Machine.ReturnVcpu(vcpu);
+    }
+
+    private void BecomeNative(GuestProcess process, Func<long> successor)
+    {
+        var id = successor();
+        ErrorOutput.CloseAllOthers();
+        if (id > 0)
+        {
+            process.NativeId = (int)id;
+            process.Signals.BecomeNative((int)id);
+            process.VforkDone?.Set();
+        }
+        else
+        {
+            const int notExecuted = 127 << 8;
+            Report(process, ChildState.Exited, notExecuted);
+        }
+
+        process.Gone = true;
+        if (id > 0)
+            NativeChild.Await(process);
     }
 
     /// <summary>A signal from outside: for main, and one from the terminal for the children in its group as well.</summary>

@@ -104,6 +104,31 @@ internal sealed unsafe class ResourceLimits
         }
     }
 
+    /// <summary>Before main becomes another program: gives the host what it has set without effect and that leaves the next start-up alone.</summary>
+    /// <returns>What takes it back, should exec fail.</returns>
+    internal Action Apply()
+    {
+        List<(int Resource, ResourceLimit Before)> changed = [];
+        lock (_lock)
+        {
+            foreach (var resource in (ReadOnlySpan<int>)[3, 5, 15]) // STACK RSS RTTIME
+            {
+                var limit = _values[resource];
+                if (limit != _host[resource] && HostSyscall.Raw(SyscallNumber.prlimit64, 0, (ulong)resource, (ulong)(&limit), 0) == 0)
+                    changed.Add((resource, _host[resource]));
+            }
+        }
+
+        return () =>
+        {
+            foreach (var (resource, before) in changed)
+            {
+                var limit = before;
+                _ = HostSyscall.Raw(SyscallNumber.prlimit64, 0, (ulong)resource, (ulong)(&limit), 0);
+            }
+        };
+    }
+
     // CPU FSIZE CORE NPROC NOFILE MEMLOCK LOCKS SIGPENDING MSGQUEUE NICE RTPRIO; DATA, RSS, AS, STACK and RTTIME would hit the hypervisor's memory and threads.
     private static bool TakesEffect(int resource) => resource is 0 or 1 or 4 or 6 or 7 or 8 or 10 or 11 or 12 or 13 or 14;
 }

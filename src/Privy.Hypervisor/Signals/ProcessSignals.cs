@@ -13,6 +13,7 @@ public sealed class ProcessSignals
     internal readonly List<ThreadSignals> Members = [];
     private readonly SignalAction[] _actions = new SignalAction[Signal.Count + 1];
     private SignalSet _everBlocked;
+    private int _native;
     private Func<int, HostDisposition, bool>? _host;
 
     /// <summary>A process with default actions.</summary>
@@ -156,11 +157,24 @@ public sealed class ProcessSignals
         }
     }
 
+    /// <summary>The process is a native one from now on: what is pending and what comes goes to that.</summary>
+    public void BecomeNative(int id)
+    {
+        lock (Gate)
+        {
+            _native = id;
+            while (Shared.TryTake(~default(SignalSet), out SignalInfo info))
+                HostSyscall.RawQuick(HostCallNumber.Kill, (ulong)id, (ulong)info.Number);
+        }
+    }
+
     internal int Send(in SignalInfo info, ThreadSignals? target, PosixTimer? timer)
     {
         int signal = info.Number;
         lock (Gate)
         {
+            if (_native != 0)
+                return (int)HostSyscall.RawQuick(HostCallNumber.Kill, (ulong)_native, (ulong)signal);
             if (signal == Signal.SIGCONT)
             {
                 DiscardEverywhere(SignalSet.Stopping);

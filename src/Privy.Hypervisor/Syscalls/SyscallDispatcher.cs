@@ -69,6 +69,7 @@ public static unsafe partial class SyscallDispatcher
         handlers[fcntl] = Fcntl;
         handlers[prctl] = Prctl;
         handlers[close_range] = CloseRange;
+        handlers[getdents64] = ListDirectory;
         handlers[readlink] = ReadLink;
         handlers[readlinkat] = ReadLinkAt;
         handlers[setsockopt] = SetSocketOption;
