@@ -39,10 +39,6 @@ internal sealed class FakeContext : ISignalContext, IProcessDirectory, IDisposab
     public int ProcessId => ProcessSignals.ProcessId;
     public string ProgramPath => "/bin/fake";
     public SyscallArena Arena { get; } = new();
-<<<<<<< HEAD
-=======
-    public void SetTemporarySignalMask(ulong mask) => ThreadSignals.BeginTemporaryMask(new SignalSet(mask));
->>>>>>> main
     public ThreadSignals ThreadSignals { get; }
     public ProcessSignals ProcessSignals { get; }
     public int ThreadId => ThreadSignals.ThreadId;
