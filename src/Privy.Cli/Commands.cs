@@ -107,7 +107,15 @@ internal static class Commands
             using var interruption = new Interruption();
             return Cancellable(interruption, () => ForkLatencyCommand.Run(result.GetValue(sizes) is { Length: > 0 } chosen ? chosen : DefaultSizes, result.GetValue(rounds), result.GetValue(output), result.GetValue(directory)!, interruption.Token));
         });
-        return new Command("bench", "Run a benchmark") { fork };
+        var seconds = new Option<int>("--seconds") { Description = "How long to watch each server", HelpName = "N", DefaultValueFactory = _ => 20 };
+        seconds.Validators.Add(r => Check(r, r.GetValueOrDefault<int>() > 0, "--seconds: must be above 0"));
+        var idle = new Command("idle", "Processor time of an idle Redis, natively and under Privy") { seconds };
+        idle.SetAction(result =>
+        {
+            using var interruption = new Interruption();
+            return Cancellable(interruption, () => IdleCommand.Run(result.GetValue(seconds), interruption.Token));
+        });
+        return new Command("bench", "Run a benchmark") { fork, idle };
     }
 
     private static int Cancellable(Interruption interruption, Func<int> work)

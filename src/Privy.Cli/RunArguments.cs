@@ -21,7 +21,7 @@ internal readonly struct RunArguments
           privy run [options] [--] PROGRAM [ARGUMENTS...]
 
         Options (everything from PROGRAM on belongs to the program):
-          --memory SIZE     The most memory the program may use, for example 512M or 8G
+          --memory SIZE     Room for the copies that snapshots cause, for example 512M or 8G
           --trace[=FILE]    Print a line per system call, to standard error or to FILE
           --stats           Print exits, faults, page copies and snapshot times when the program ends
           --engine ENGINE   kvm (default), or native: an ordinary process, for comparison

@@ -93,7 +93,7 @@ public sealed unsafe class Machine : IDisposable
         return machine;
     }
 
-    /// <summary>Memory a program may use where no bound is given.</summary>
+    /// <summary>Room for copies where none is given: all the memory the process may use.</summary>
     internal static ulong DefaultMemory => (ulong)GC.GetGCMemoryInfo().TotalAvailableMemoryBytes;
 
     /// <summary>Ends the VM and frees its addresses for another; no vCPU may be in use. A program's machine ends with the process instead.</summary>

@@ -144,6 +144,8 @@ internal sealed unsafe partial class GuestThread
             Machine.State->EarlyVcpu = 0;
         BeginCall(number);
         var result = SyscallDispatcher.Execute(this, number, arguments);
+        if (ThreadAttributes.IsChangedBy(number, arguments) && Process == Process.Table.Main)
+            Process.Table.Ready.Diverge();
         Process.Table.Trace?.Write(this, number, arguments, result);
         EndCall(result);
     }

@@ -89,6 +89,7 @@ internal sealed class ReadyChildren(Machine machine)
     private readonly SemaphoreSlim _wanted = new(0);
     private readonly Lock _lock = new();
     private ChildRunner? _ready;
+    private bool _diverged;
 
     /// <summary>Makes the next one, after a fork: not while it runs, when the making would compete with it.</summary>
     internal void Replenish() => _wanted.Release();
@@ -116,6 +117,23 @@ internal sealed class ReadyChildren(Machine machine)
         return runner ?? ChildRunner.Create(machine);
     }
 
+    /// <summary>
+    /// A thread of the program has changed what its children inherit (<see cref="ThreadAttributes"/>): from now on each child's thread is
+    /// made by the thread that forks. A child that kept the user it was started with would be a hole.
+    /// </summary>
+    internal void Diverge()
+    {
+        ChildRunner? stale;
+        lock (_lock)
+        {
+            _diverged = true;
+            stale = _ready;
+            _ready = null;
+        }
+
+        Discard(stale);
+    }
+
     private void Make()
     {
         while (true)
@@ -123,13 +141,30 @@ internal sealed class ReadyChildren(Machine machine)
             _wanted.Wait();
             lock (_lock)
             {
-                if (_ready is not null)
+                if (_ready is not null || _diverged)
                     continue;
             }
 
             var made = ChildRunner.Create(machine);
             lock (_lock)
-                _ready = made;
+            {
+                if (!_diverged)
+                {
+                    _ready = made;
+                    continue;
+                }
+            }
+
+            Discard(made);
         }
+    }
+
+    private static void Discard(ChildRunner? runner)
+    {
+        if (runner is null)
+            return;
+        runner.Separate(static _ => { });
+        _ = runner.AwaitSeparation();
+        runner.Abandon();
     }
 }

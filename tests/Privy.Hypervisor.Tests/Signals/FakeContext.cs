@@ -33,11 +33,12 @@ internal sealed class FakeContext : ISignalContext, IProcessDirectory, IDisposab
 
     internal List<int> Stops { get; } = [];
 
+    public void SetTemporarySignalMask(ulong mask) => ThreadSignals.BeginTemporaryMask(new SignalSet(mask));
+
     public bool Translates => true;
     public int ProcessId => ProcessSignals.ProcessId;
     public string ProgramPath => "/bin/fake";
     public SyscallArena Arena { get; } = new();
-    public void SetTemporarySignalMask(ulong mask) => ThreadSignals.BeginTemporaryMask(new SignalSet(mask));
     public ThreadSignals ThreadSignals { get; }
     public ProcessSignals ProcessSignals { get; }
     public int ThreadId => ThreadSignals.ThreadId;
@@ -116,5 +117,9 @@ internal sealed class FakeContext : ISignalContext, IProcessDirectory, IDisposab
 
     internal static SignalInfo User(int signal, ulong value = 0) => new() { Number = signal, Code = SignalInfo.SI_USER, ProcessId = 1, Value = value };
 
-    public void Dispose() => Host?.Dispose();
+    public void Dispose()
+    {
+        Host?.Dispose();
+        Arena.Dispose();
+    }
 }

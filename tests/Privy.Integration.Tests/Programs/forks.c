@@ -35,6 +35,42 @@ CASE(exit_with_handlers)
     expect_exit(pid, 3);
 }
 
+/* What Linux keeps for a thread, its children inherit: also those of a later fork. */
+CASE(inherited_attributes)
+{
+    for (int round = 0; round < 3; round++) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        SYS(sched_getaffinity(0, sizeof set, &set));
+        int first = 0;
+        while (!CPU_ISSET(first, &set))
+            first++;
+        CPU_ZERO(&set);
+        CPU_SET(first, &set);
+        if (round == 1) {
+            SYS(setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + 1));
+            SYS(sched_setaffinity(0, sizeof set, &set));
+        }
+        /* Without the right to it, the ids stay as they are, in parent and child alike. */
+        if (round == 2)
+            setresuid(-1, 65534, -1);
+        int priority = getpriority(PRIO_PROCESS, 0);
+        SYS(sched_getaffinity(0, sizeof set, &set));
+        int processors = CPU_COUNT(&set);
+        uid_t user = geteuid();
+        pid_t pid = (pid_t)SYS(fork());
+        if (pid == 0) {
+            EQUAL(priority, getpriority(PRIO_PROCESS, 0));
+            SYS(sched_getaffinity(0, sizeof set, &set));
+            EQUAL(processors, CPU_COUNT(&set));
+            EQUAL(user, geteuid());
+            _exit(0);
+        }
+        expect_exit(pid, 0);
+    }
+    setresuid(-1, getuid(), -1);
+}
+
 CASE(identity)
 {
     pid_t parent = getpid(), group = getpgrp(), session = getsid(0);
