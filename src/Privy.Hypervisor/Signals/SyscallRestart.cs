@@ -62,9 +62,14 @@ public static class SyscallRestart
         context.ThreadSignals.ForgetRestart();
         var arguments = new SyscallArguments(registers.Rdi, registers.Rsi, registers.Rdx, registers.R10, registers.R8, registers.R9);
         if (RestartsAfterHandler(number, result, arguments, action.Flags))
+        {
             Restart(ref registers, number);
-        else
-            registers.Rax = unchecked((ulong)-Errno.EINTR);
+            return;
+        }
+
+        if (result == -Errno.ERESTARTSYS)
+            StoreWholeRemainder(context, number, arguments);
+        registers.Rax = unchecked((ulong)-Errno.EINTR);
     }
 
     /// <summary>The rule alone.</summary>
@@ -79,6 +84,21 @@ public static class SyscallRestart
             -Errno.ERESTARTSYS => kind switch { Kind.Fails => false, Kind.Restarts => wanted, _ => true },
             _ => kind is Kind.File or Kind.Restarts && wanted,
         };
+    }
+
+    /// <summary>A sleep that was interrupted before it began has all of its time left, and has to say so.</summary>
+    private static void StoreWholeRemainder(ISignalContext context, long number, in SyscallArguments arguments)
+    {
+        const long nanosleep = 35, clockNanosleep = 230;
+        var (request, remainder) = number switch
+        {
+            nanosleep => (arguments.A0, arguments.A1),
+            clockNanosleep when (arguments.A1 & 1) == 0 => (arguments.A2, arguments.A3),
+            _ => (0UL, 0UL),
+        };
+        Span<byte> time = stackalloc byte[16];
+        if (remainder != 0 && context.TryRead(request, time))
+            context.TryWrite(remainder, time);
     }
 
     private static void Restart(ref GuestRegisters registers, long number)
