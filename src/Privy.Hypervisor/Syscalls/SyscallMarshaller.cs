@@ -74,7 +74,11 @@ internal static unsafe partial class SyscallMarshaller
                         if (length < 0) return length;
                         if (length == 0) break;
                         outputs = true;
-                        if (!Prepare(context, value, (ulong)length)) return -Errno.EFAULT;
+                        if (Prepare(context, value, (ulong)length)) break;
+                        // The kernel fills what there is of a buffer that runs past its mapping.
+                        var room = description is { Partial: true, Size: 1, Length: LengthSource.Argument } ? PrepareStart(context, value, arguments[description.LengthArgument]) : 0;
+                        if (room == 0) return -Errno.EFAULT;
+                        native[description.LengthArgument] = room;
                         break;
 
                     case ArgumentKind.Path:
@@ -337,6 +341,23 @@ internal static unsafe partial class SyscallMarshaller
     /// <summary>Refuses ranges that wrap around; the context need not.</summary>
     private static bool Prepare(ISyscallContext context, ulong address, ulong length) =>
         address + length >= address && context.PrepareOutput(address, length);
+
+    /// <summary>Prepares as many pages of a range as can be written from its beginning; returns their bytes.</summary>
+    private static ulong PrepareStart(ISyscallContext context, ulong address, ulong length)
+    {
+        const ulong Page = 4096, UserEnd = 0x7FFF_FFFF_F000;
+        if (address >= UserEnd || length > UserEnd - address) return 0;
+        var first = Page - (address & (Page - 1));
+        if (first >= length || !context.PrepareOutput(address, first)) return 0;
+        ulong good = 0, bad = (length - first + Page - 1) / Page;
+        while (bad - good > 1)
+        {
+            var middle = good + (bad - good) / 2;
+            if (context.PrepareOutput(address, first + middle * Page)) good = middle;
+            else bad = middle;
+        }
+        return first + good * Page;
+    }
 
     /// <summary>The host thread's own mask belongs to the hypervisor: the program's is emulated, so the kernel gets none.</summary>
     private static long ApplySignalMask(ISyscallContext context, in ArgumentDescription description, in SyscallArguments arguments, ulong address, ref bool masked)
