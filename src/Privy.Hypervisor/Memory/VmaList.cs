@@ -167,12 +167,7 @@ internal readonly unsafe struct VmaList(KernelState* state, int space)
     private void Move(int from, int to) =>
         Buffer.MemoryCopy(Space->Vmas + from, Space->Vmas + to, (Layout.MaxVmas - to) * sizeof(Vma), (Space->VmaCount - from) * sizeof(Vma));
 
-    private void Acquire()
-    {
-        var spinner = default(SpinWait);
-        while (Interlocked.CompareExchange(ref state->Lock, 1, 0) != 0)
-            spinner.SpinOnce(sleep1Threshold: 100);
-    }
+    private void Acquire() => HostKernelLock.Acquire(state);
 
-    private void Release() => Volatile.Write(ref state->Lock, 0);
+    private void Release() => HostKernelLock.Release(state);
 }

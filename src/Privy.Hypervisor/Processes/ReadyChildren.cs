@@ -1,5 +1,6 @@
 using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Memory;
 using Privy.Hypervisor.Syscalls;
 
 namespace Privy.Hypervisor.Processes;
@@ -136,9 +137,14 @@ internal sealed class ReadyChildren(Machine machine)
 
     private void Make()
     {
-        while (true)
+        var reserve = new SnapshotReserve(machine);
+        const int snapshotsBetweenTrims = 64;
+        for (var round = 0; ; round++)
         {
             _wanted.Wait();
+            reserve.Replenish(forFirst: round == 0);
+            if (round % snapshotsBetweenTrims == snapshotsBetweenTrims - 1)
+                reserve.Trim();
             lock (_lock)
             {
                 if (_ready is not null || _diverged)

@@ -200,6 +200,13 @@ public unsafe struct KernelState
     /// <summary>Number of ready roots.</summary>
     public ulong ReadyRootCount;
 
+    /// <summary>
+    /// Bytes of table frames that are handed out for the first time before free ones are used again. Under shadow paging KVM keeps
+    /// its shadow of a former table, and stores into it cost exits until the shadow is dropped: 1 ms more a snapshot, measured. After
+    /// so many tables KVM has dropped the shadows itself, to keep within its own limit.
+    /// </summary>
+    public const ulong TableRotation = 65536 * Layout.PageSize;
+
     /// <summary>Most entries of <see cref="EarlyPages"/>: 1 MB of copies at a snapshot.</summary>
     public const int EarlyCapacity = 256;
 

@@ -5,10 +5,6 @@ namespace Privy.Kernel;
 /// </summary>
 internal static unsafe class Tables
 {
-    // Free tables are used again as late as possible: under shadow paging KVM keeps its shadow of a former table, and each
-    // store into it costs an exit until the shadow is dropped.
-    private const ulong RotationBytes = 8192 * Layout.PageSize;
-
     /// <summary>Pointer to a table; <paramref name="entry"/> may carry attribute bits.</summary>
     internal static ulong* At(KernelState* k, ulong entry) =>
         (ulong*)((entry & Entry.AddressMask) - k->KernelPhysical + k->KernelBase);
@@ -34,7 +30,7 @@ internal static unsafe class Tables
     internal static ulong Take(KernelState* k, out bool used)
     {
         ulong table = k->FreeTables;
-        bool fresh = k->TableNext < k->TableEnd && k->TableNext - k->TableStart < RotationBytes;
+        bool fresh = k->TableNext < k->TableEnd && k->TableNext - k->TableStart < KernelState.TableRotation;
         if (table != 0 && !fresh)
         {
             used = true;
@@ -100,7 +96,7 @@ internal static unsafe class Tables
         k->RetiredCount = 0;
     }
 
-    // At the end of the queue, see RotationBytes.
+    // At the end of the queue, see TableRotation.
     private static void AppendFree(KernelState* k, ulong first, ulong last)
     {
         *Link(k, last) = 0;
