@@ -126,6 +126,10 @@ public sealed unsafe class Machine : IDisposable
         }
     }
 
+    /// <summary>Makes a vCPU for later.</summary>
+    /// <exception cref="KvmException">KVM refused.</exception>
+    internal void AddIdleVcpu() => ReturnVcpu(TakeVcpu());
+
     /// <summary>Gives a vCPU back; KVM cannot remove one before the VM ends, so it waits for another thread.</summary>
     internal void ReturnVcpu(Vcpu vcpu)
     {
