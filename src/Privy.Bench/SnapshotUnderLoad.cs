@@ -40,7 +40,7 @@ public sealed class SnapshotUnderLoad
     public int ValueSize { get; init; } = 1024;
 
     /// <summary>SETs per second of the fixed rate.</summary>
-    public double Rate { get; init; } = 10_000;
+    public required double Rate { get; init; }
 
     /// <summary>Connections of both loads.</summary>
     public int Connections { get; init; } = 4;
