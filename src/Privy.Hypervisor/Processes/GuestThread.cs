@@ -120,6 +120,7 @@ internal sealed unsafe partial class GuestThread
         {
             case VcpuExit.Syscall:
                 Syscall();
+                (Space as SnapshotSpace)?.ForgetAccesses(Vcpu);
                 break;
             case VcpuExit.Fault:
                 RaiseFault();
