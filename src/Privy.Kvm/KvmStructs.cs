@@ -119,6 +119,17 @@ public unsafe struct XsaveArea
     public fixed byte Bytes[Length];
 }
 
+/// <summary>What waits for delivery to a vCPU; the part of <c>struct kvm_vcpu_events</c> that is about exceptions.</summary>
+[StructLayout(LayoutKind.Explicit, Size = 64)]
+public struct VcpuEvents
+{
+    [FieldOffset(0)] public byte ExceptionInjected;
+    [FieldOffset(1)] public byte ExceptionVector;
+    [FieldOffset(3)] public byte ExceptionPending;
+    /// <summary>Which of the other fields a write sets; 0: none but the exception.</summary>
+    [FieldOffset(20)] public uint Flags;
+}
+
 /// <summary><c>struct kvm_device_attr</c>.</summary>
 [StructLayout(LayoutKind.Sequential)]
 public struct DeviceAttribute

@@ -5,7 +5,6 @@ namespace Privy.Kvm;
 /// <summary>One virtual CPU: its run page and registers. Used by one thread at a time.</summary>
 public sealed unsafe class VirtualCpu : IDisposable
 {
-    private const int EventsLength = 64; // struct kvm_vcpu_events
 
     private readonly int _descriptor;
     private readonly int _runSize;
@@ -76,20 +75,20 @@ public sealed unsafe class VirtualCpu : IDisposable
     {
         get
         {
-            var events = stackalloc byte[EventsLength];
-            Call(KvmIoctl.GetEvents, events, "KVM_GET_VCPU_EVENTS");
-            return (events[0] | events[3]) != 0 ? events[1] : -1;
+            VcpuEvents events;
+            Call(KvmIoctl.GetEvents, &events, "KVM_GET_VCPU_EVENTS");
+            return (events.ExceptionInjected | events.ExceptionPending) != 0 ? events.ExceptionVector : -1;
         }
     }
 
     /// <summary>Takes a pending exception back: whoever moves the vCPU elsewhere must, and the faulting instruction raises it again.</summary>
     public void DropPendingException()
     {
-        var events = stackalloc byte[EventsLength];
-        Call(KvmIoctl.GetEvents, events, "KVM_GET_VCPU_EVENTS");
-        events[0] = events[3] = 0; // exception.injected, exception.pending
-        *(uint*)(events + 20) = 0; // flags: nothing else is set
-        Call(KvmIoctl.SetEvents, events, "KVM_SET_VCPU_EVENTS");
+        VcpuEvents events;
+        Call(KvmIoctl.GetEvents, &events, "KVM_GET_VCPU_EVENTS");
+        events.ExceptionInjected = events.ExceptionPending = 0;
+        events.Flags = 0;
+        Call(KvmIoctl.SetEvents, &events, "KVM_SET_VCPU_EVENTS");
     }
 
     /// <summary>Reads the vector state.</summary>

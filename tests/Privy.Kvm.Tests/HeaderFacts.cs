@@ -39,6 +39,8 @@ internal static class HeaderFacts
         .. Struct<ExtendedControlRegisters>("kvm_xcrs", 392,
             ("Count", "nr_xcrs", 0), ("Flags", "flags", 4), ("Xcr0", "xcrs", 8), ("Others", "xcrs[1]", 24), ("Padding", "padding", 264)),
         .. Struct<XsaveArea>("kvm_xsave", 4096, ("Bytes", "region", 0)),
+        .. Struct<VcpuEvents>("kvm_vcpu_events", 64,
+            ("ExceptionInjected", "exception.injected", 0), ("ExceptionVector", "exception.nr", 1), ("ExceptionPending", "exception.pending", 3), ("Flags", "flags", 20)),
         .. Struct<DeviceAttribute>("kvm_device_attr", 24, ("Flags", "flags", 0), ("Group", "group", 4), ("Attribute", "attr", 8), ("Address", "addr", 16)),
         // The run page is larger than its named part; the page itself is mapped with the size KVM_GET_VCPU_MMAP_SIZE tells.
         .. Fields<RunPage>("kvm_run",
@@ -74,6 +76,8 @@ internal static class HeaderFacts
         new("KvmIoctl.GetXsave", KvmIoctl.GetXsave, "KVM_GET_XSAVE", 0x9000AEA4),
         new("KvmIoctl.SetXsave", KvmIoctl.SetXsave, "KVM_SET_XSAVE", 0x5000AEA5),
         new("KvmIoctl.SetXcrs", KvmIoctl.SetXcrs, "KVM_SET_XCRS", 0x4188AEA7),
+        new("KvmIoctl.GetEvents", KvmIoctl.GetEvents, "KVM_GET_VCPU_EVENTS", 0x8040AE9F),
+        new("KvmIoctl.SetEvents", KvmIoctl.SetEvents, "KVM_SET_VCPU_EVENTS", 0x4040AEA0),
         new("KvmIoctl.SetDeviceAttribute", KvmIoctl.SetDeviceAttribute, "KVM_SET_DEVICE_ATTR", 0x4018AEE1),
 
         new("KvmCapability.UserMemory", (ulong)KvmCapability.UserMemory, "KVM_CAP_USER_MEMORY", 3),
