@@ -171,17 +171,20 @@ public sealed class RealProgramTests
         using var folder = new TemporaryFolder();
         var command = Launcher.Command("/bin/bash", ["-c", "tty >/dev/null && echo is a tty; stty size; trap 'echo interrupted; exit 5' INT; echo ready; sleep 20"]);
         var script = string.Join(' ', command.Select(a => $"'{a.Replace("'", "'\\''", StringComparison.Ordinal)}'"));
-        using var run = new ProcessRun([Requirements.Require("script"), "-qefc", script, "/dev/null"], folder, keepInputOpen: true);
-        var deadline = DateTime.UtcNow.AddSeconds(30);
-        while (!run.OutputSoFar.Contains("ready", StringComparison.Ordinal) && DateTime.UtcNow < deadline)
-            Thread.Sleep(20);
-        Thread.Sleep(200);
-        run.Input.WriteByte(3);
-        run.Input.Flush();
-        var result = run.Wait(TimeSpan.FromSeconds(30));
-        Assert.Contains("is a tty", result.Text, StringComparison.Ordinal);
-        Assert.Contains("interrupted", result.Text, StringComparison.Ordinal);
-        Assert.Equal(5, result.ExitCode);
+        // Several times, at different moments: the news that `sleep` died of the signal must not reach the shell before the shell's own signal does.
+        for (var attempt = 0; attempt < 12; attempt++)
+        {
+            // exec: a shell of script(1) in between would die of the signal itself, and not every shell leaves out that process.
+            using var run = new ProcessRun([Requirements.Require("script"), "-qefc", "exec " + script, "/dev/null"], folder, keepInputOpen: true);
+            WaitFor(run, "ready");
+            Thread.Sleep(attempt * 15);
+            run.Input.WriteByte(3);
+            run.Input.Flush();
+            var result = run.Wait(TimeSpan.FromSeconds(30));
+            Assert.Contains("is a tty", result.Text, StringComparison.Ordinal);
+            Assert.Contains("interrupted", result.Text, StringComparison.Ordinal);
+            Assert.Equal(5, result.ExitCode);
+        }
     }
 
     /// <summary>Signals sent to the process that the user sees reach the program.</summary>

@@ -35,7 +35,7 @@ public static unsafe class HostSignals
     private static readonly Lock Gate = new();
     private static byte* s_ring;
     private static ulong s_handler, s_restorer;
-    private static ulong s_tail;
+    private static ulong s_tail, s_dispatched, s_forwarded;
     private static bool s_initialized;
 
     /// <summary>The signals that the process was started with as ignored, as far as the runtime has left them: the program inherits them.</summary>
@@ -106,6 +106,8 @@ public static unsafe class HostSignals
     {
         if (!IsConfigurable(signal))
             return false;
+        ulong bit = 1UL << (signal - 1);
+        _ = disposition == HostDisposition.Forward ? Interlocked.Or(ref s_forwarded, bit) : Interlocked.And(ref s_forwarded, ~bit);
         switch (disposition)
         {
             case HostDisposition.Default:
@@ -131,6 +133,38 @@ public static unsafe class HostSignals
                 throw new ArgumentOutOfRangeException(nameof(disposition));
         }
         return true;
+    }
+
+    /// <summary>
+    /// Waits until every signal sent before this call has reached the dispatcher's action. A terminal signals a whole group at once: a parent
+    /// that learns of its child's death by SIGINT has that SIGINT pending itself, and shells rely on it. Here the parent's copy takes the way over
+    /// the dispatcher, and the news of the child must not overtake it. Gives up after 20 ms: then the signal is late for another reason.
+    /// </summary>
+    public static void Settle()
+    {
+        if (s_ring == null)
+            return;
+        for (int attempt = 0; attempt < 20; attempt++)
+        {
+            if ((SharedPending() & Volatile.Read(ref s_forwarded)) == 0 && Volatile.Read(ref s_dispatched) == Volatile.Read(ref *(ulong*)(s_ring + HeadOffset)))
+                return;
+            Thread.Sleep(1);
+        }
+    }
+
+    /// <summary>The signals sent to the process that no thread has taken yet (proc_pid_status(5), ShdPnd); 0 where /proc cannot be read.</summary>
+    private static ulong SharedPending()
+    {
+        try
+        {
+            foreach (string line in File.ReadLines("/proc/self/status"))
+                if (line.StartsWith("ShdPnd:", StringComparison.Ordinal))
+                    return ulong.Parse(line.AsSpan(7).Trim(), System.Globalization.NumberStyles.HexNumber, System.Globalization.CultureInfo.InvariantCulture);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+        }
+        return 0;
     }
 
     /// <summary>Ends the process as if by the signal: whoever waits for it sees that in its status. A core is written where the limits allow one, as natively.</summary>
@@ -200,7 +234,10 @@ public static unsafe class HostSignals
             ulong count;
             HostSyscall.Raw(HostCallNumber.Read, (ulong)EventDescriptor, (ulong)&count, 8);
             while (TryTake(out SignalInfo info))
+            {
                 dispatch(info.Number, info);
+                Volatile.Write(ref s_dispatched, s_tail);
+            }
             ulong overflow = Interlocked.Exchange(ref *(ulong*)(s_ring + OverflowOffset), 0);
             for (int signal = 1; signal <= Signal.Count; signal++)
                 if ((overflow >> (signal - 1) & 1) != 0)

@@ -24,6 +24,7 @@ internal static unsafe class NativeChild
                 return;
             }
 
+            HostSignals.Settle();
             const int exited = 1, killed = 2, dumped = 3, stopped = 5, trapped = 4;
             var status = info[6];
             switch (info[2])
