@@ -23,6 +23,8 @@ public static class LatencyPlot
     /// <summary>False where no font is installed: pictures are then without any text.</summary>
     public static bool CanWriteText => Font is not null;
 
+    internal static string? FontName => Font;
+
     /// <summary>Writes the picture as a PNG file.</summary>
     public static void Save(string path, string title, IReadOnlyList<LatencyCurve> curves)
     {

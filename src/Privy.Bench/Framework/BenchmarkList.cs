@@ -1,0 +1,15 @@
+using Privy.Bench.ProcessStart;
+using Privy.Bench.SnapshotLatency;
+
+namespace Privy.Bench.Framework;
+
+/// <summary>All benchmarks of <c>privy bench all</c>, in the order of the report. A new one is added here and nowhere else.</summary>
+public static class BenchmarkList
+{
+    /// <summary>The benchmarks.</summary>
+    public static IReadOnlyList<IBenchmark> All { get; } =
+    [
+        new SnapshotLatencyBenchmark(),
+        new ProcessStartBenchmark(),
+    ];
+}
