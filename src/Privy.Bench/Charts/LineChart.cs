@@ -36,7 +36,8 @@ internal sealed class LineChart
             xs.AddRange(points.Select(p => p.X));
             ys.AddRange(points.Select(p => p.Y));
             var line = plot.Add.Scatter(points.Select(p => p.X).ToArray(), points.Select(p => p.Y).ToArray(), Color.FromHex(curve.Color));
-            line.LegendText = curve.Name;
+            // A model has the colour of what it is a model of; the caption says what dashes mean.
+            if (!curve.IsModel) line.LegendText = curve.Name;
             line.LineWidth = 2;
             line.MarkerSize = curve.IsModel ? 0 : 7;
             if (curve.IsModel) line.LinePattern = LinePattern.Dashed;

@@ -1,5 +1,9 @@
+using Privy.Bench.Elevation;
+using Privy.Bench.FaultLatency;
 using Privy.Bench.ProcessStart;
+using Privy.Bench.SnapshotFrequency;
 using Privy.Bench.SnapshotLatency;
+using Privy.Bench.SyscallCost;
 
 namespace Privy.Bench.Framework;
 
@@ -10,6 +14,10 @@ public static class BenchmarkList
     public static IReadOnlyList<IBenchmark> All { get; } =
     [
         new SnapshotLatencyBenchmark(),
+        new FaultLatencyBenchmark(),
+        new SnapshotFrequencyBenchmark(),
+        new SyscallCostBenchmark(),
+        new ElevationBenchmark(),
         new ProcessStartBenchmark(),
     ];
 }

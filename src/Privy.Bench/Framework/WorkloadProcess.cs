@@ -7,6 +7,8 @@ namespace Privy.Bench.Framework;
 /// <summary>A run of a measured program.</summary>
 public sealed class WorkloadProcess
 {
+    private static readonly TimeSpan DefaultLimit = TimeSpan.FromMinutes(4);
+
     private readonly Dictionary<string, List<double[]>> _results = [];
 
     /// <summary>All values of a name, line after line.</summary>
@@ -24,7 +26,8 @@ public sealed class WorkloadProcess
     /// <param name="program">Its name in <see cref="Workload"/>.</param>
     /// <param name="arguments">Its arguments, "name=value".</param>
     /// <param name="phase">Is told each phase the program says it begins.</param>
-    public static WorkloadProcess Run(BenchmarkContext context, Side side, string program, IEnumerable<string> arguments, Action<string>? phase = null)
+    /// <param name="limit">How long it may take; it is killed then.</param>
+    public static WorkloadProcess Run(BenchmarkContext context, Side side, string program, IEnumerable<string> arguments, Action<string>? phase = null, TimeSpan? limit = null)
     {
         ArgumentNullException.ThrowIfNull(context);
         ArgumentNullException.ThrowIfNull(side);
@@ -32,6 +35,8 @@ public sealed class WorkloadProcess
         string[] command = [.. side.Launcher, .. context.Self, Workload.Command, program, .. arguments];
         using var process = RedisServer.StartProcess(new ProcessStartInfo(command[0], command.Skip(1)) { RedirectStandardOutput = true, RedirectStandardError = true });
         using var killing = context.Cancellation.Register(() => process.Kill(entireProcessTree: true));
+        using var patience = new CancellationTokenSource(limit ?? DefaultLimit);
+        using var givingUp = patience.Token.Register(() => process.Kill(entireProcessTree: true));
         var errors = process.StandardError.ReadToEndAsync(CancellationToken.None);
         var run = new WorkloadProcess();
         while (process.StandardOutput.ReadLine() is { } line)
@@ -42,6 +47,7 @@ public sealed class WorkloadProcess
 
         process.WaitForExit();
         context.Cancellation.ThrowIfCancellationRequested();
+        if (patience.IsCancellationRequested) throw new BenchException($"the measured program '{program}' did not end within {(limit ?? DefaultLimit).TotalSeconds:0} s ({side.Name}: {string.Join(' ', arguments)})");
         if (process.ExitCode != 0) throw new BenchException($"the measured program '{program}' failed ({side.Name}, status {process.ExitCode}): {errors.Result.Trim()}");
         return run;
     }

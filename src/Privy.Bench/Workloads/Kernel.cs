@@ -10,7 +10,7 @@ internal static unsafe partial class Kernel
     public const int MADV_HUGEPAGE = 14, MADV_NOHUGEPAGE = 15;
     public const int O_RDWR = 2, O_DIRECT = 0x4000;
 
-    private const int SYS_read = 0, SYS_write = 1, SYS_close = 3, SYS_mmap = 9, SYS_mprotect = 10, SYS_pread64 = 17, SYS_pwrite64 = 18, SYS_madvise = 28;
+    private const int SYS_read = 0, SYS_write = 1, SYS_close = 3, SYS_poll = 7, SYS_lseek = 8, SYS_mmap = 9, SYS_mprotect = 10, SYS_pread64 = 17, SYS_pwrite64 = 18, SYS_madvise = 28;
     private const int SYS_fork = 57, SYS_wait4 = 61, SYS_kill = 62, SYS_prctl = 157, SYS_gettid = 186, SYS_clock_nanosleep = 230, SYS_exit_group = 231;
     private const int SYS_epoll_wait = 232, SYS_epoll_ctl = 233, SYS_openat = 257, SYS_eventfd2 = 290, SYS_epoll_create1 = 291, SYS_pipe2 = 293;
     private const int EAGAIN = 11, EINTR = 4, WNOHANG = 1, SIGKILL = 9, PR_SET_TIMERSLACK = 29, CLOCK_MONOTONIC = 1, TIMER_ABSTIME = 1;
@@ -61,6 +61,17 @@ internal static unsafe partial class Kernel
 
     public static long Read(int descriptor, void* buffer, long bytes) => CallQuick(SYS_read, descriptor, (nint)buffer, (nint)bytes, 0, 0, 0);
 
+    /// <summary>For a read that waits long: other threads of the runtime need not wait for it.</summary>
+    public static long ReadBlocking(int descriptor, void* buffer, long bytes) => Call(SYS_read, descriptor, (nint)buffer, (nint)bytes, 0, 0, 0);
+
+    /// <summary>Reads what there is to read of a pipe, if anything.</summary>
+    public static void Drain(int pipe)
+    {
+        var poll = new PollEntry { Descriptor = pipe, Events = 1 };
+        byte token;
+        while (Call(SYS_poll, (nint)(&poll), 1, 0, 0, 0, 0) == 1) ReadBlocking(pipe, &token, 1);
+    }
+
     public static long Write(int descriptor, void* buffer, long bytes) => CallQuick(SYS_write, descriptor, (nint)buffer, (nint)bytes, 0, 0, 0);
 
     public static long ReadAt(int descriptor, void* buffer, long bytes, long at) => CallQuick(SYS_pread64, descriptor, (nint)buffer, (nint)bytes, (nint)at, 0, 0);
@@ -68,6 +79,9 @@ internal static unsafe partial class Kernel
     public static long WriteAt(int descriptor, void* buffer, long bytes, long at) => CallQuick(SYS_pwrite64, descriptor, (nint)buffer, (nint)bytes, (nint)at, 0, 0);
 
     public static long ThreadId() => CallQuick(SYS_gettid, 0, 0, 0, 0, 0, 0);
+
+    /// <summary>Where a file is read next: the least that the host's kernel can be asked.</summary>
+    public static long Position(int descriptor) => CallQuick(SYS_lseek, descriptor, 0, 1 /* SEEK_CUR */, 0, 0, 0);
 
     public static void Close(int descriptor) => _ = Call(SYS_close, descriptor, 0, 0, 0, 0, 0);
 
@@ -107,6 +121,14 @@ internal static unsafe partial class Kernel
     private static nint Checked(string name, nint result) => result == -1 ? throw Failure(name) : result;
 
     private static InvalidOperationException Failure(string name) => new($"{name}: {Marshal.GetPInvokeErrorMessage(Marshal.GetLastSystemError())}");
+
+    [StructLayout(LayoutKind.Sequential)]
+    private struct PollEntry
+    {
+        public int Descriptor;
+        public short Events;
+        public short Returned;
+    }
 
     [LibraryImport("libc", EntryPoint = "syscall")]
     private static partial nint Call(nint number, nint a, nint b, nint c, nint d, nint e, nint f);

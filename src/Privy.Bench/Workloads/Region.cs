@@ -37,11 +37,11 @@ internal readonly unsafe struct Region
         return new Region(start, bytes);
     }
 
-    /// <summary>Reads a word of every cache line.</summary>
-    public long Scan(long bytes)
+    /// <summary>Reads a word of every cache line of a part.</summary>
+    public long Scan(long from, long bytes)
     {
         long sum = 0;
-        for (long at = 0; at < bytes; at += 64) sum += *(long*)(Start + at);
+        for (var at = from; at < from + bytes; at += 64) sum += Volatile.Read(ref *(long*)(Start + at));
         return sum;
     }
 

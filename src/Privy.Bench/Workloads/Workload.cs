@@ -24,6 +24,18 @@ public static class Workload
                 case "fork-times":
                     ForkTimes.Run(arguments);
                     break;
+                case "first-writes":
+                    FirstWrites.Run(arguments);
+                    break;
+                case "writers-and-snapshots":
+                    WritersAndSnapshots.Run(arguments);
+                    break;
+                case "syscall-costs":
+                    SyscallCosts.Run(arguments);
+                    break;
+                case "elevated-loops":
+                    ElevatedLoops.Run(arguments);
+                    break;
                 default:
                     throw new ArgumentException("there is no such workload");
             }
