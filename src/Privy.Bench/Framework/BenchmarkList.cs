@@ -1,6 +1,8 @@
 using Privy.Bench.Elevation;
 using Privy.Bench.FaultLatency;
 using Privy.Bench.ProcessStart;
+using Privy.Bench.RedisTail;
+using Privy.Bench.RedisThroughput;
 using Privy.Bench.SnapshotFrequency;
 using Privy.Bench.SnapshotLatency;
 using Privy.Bench.SyscallCost;
@@ -16,6 +18,8 @@ public static class BenchmarkList
         new SnapshotLatencyBenchmark(),
         new FaultLatencyBenchmark(),
         new SnapshotFrequencyBenchmark(),
+        new RedisTailBenchmark(),
+        new RedisThroughputBenchmark(),
         new SyscallCostBenchmark(),
         new ElevationBenchmark(),
         new ProcessStartBenchmark(),

@@ -27,6 +27,8 @@ public static class Goals
         return
         [
             .. SnapshotGoals.Judge(figures),
+            .. RedisGoals.Judge(figures),
+            .. WriterGoals.Judge(figures),
             ProcessStart(figures),
         ];
     }
