@@ -13,7 +13,12 @@ internal sealed class BarChart
     public required IReadOnlyList<string> Groups { get; init; }
     public required IReadOnlyList<BarSeries> Series { get; init; }
     public bool LogY { get; init; }
+
+    /// <summary>The number above a bar.</summary>
     public Func<double, string> YText { get; init; } = ChartStyle.Number;
+
+    /// <summary>A mark of the axis.</summary>
+    public Func<double, string> YMark { get; init; } = ChartStyle.Number;
 
     public byte[] Draw()
     {
@@ -56,8 +61,8 @@ internal sealed class BarChart
             var high = LogY ? Math.Log10(values.Max()) : values.Max();
             var top = LogY ? high + Math.Max(0.25 * (high - floor), 0.4) : Math.Max(high * 1.25, 1e-9);
             plot.Axes.SetLimits(-0.6, Groups.Count - 0.4, floor, top);
-            if (LogY) plot.Axes.Left.TickGenerator = ChartStyle.Decades(floor, top, YText);
-            else plot.Axes.Left.TickGenerator = new ScottPlot.TickGenerators.NumericAutomatic { LabelFormatter = YText };
+            if (LogY) plot.Axes.Left.TickGenerator = ChartStyle.Decades(floor, top, YMark);
+            else plot.Axes.Left.TickGenerator = new ScottPlot.TickGenerators.NumericAutomatic { LabelFormatter = YMark };
         }
 
         plot.ShowLegend(Alignment.UpperRight, Orientation.Horizontal);

@@ -50,6 +50,7 @@ internal sealed class LineChart
             var margin = Math.Max((xs.Max() - xs.Min()) * 0.03, 1e-6);
             plot.Axes.SetLimits(xs.Min() - margin, xs.Max() + margin, low, high);
             if (LogY) plot.Axes.Left.TickGenerator = ChartStyle.Decades(low, high, YText);
+            else plot.Axes.Left.TickGenerator = new ScottPlot.TickGenerators.NumericAutomatic { LabelFormatter = YText };
             if (XMarks is not null)
             {
                 var ticks = new ScottPlot.TickGenerators.NumericManual();

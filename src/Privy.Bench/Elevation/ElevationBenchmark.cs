@@ -67,6 +67,7 @@ public sealed class ElevationBenchmark : IBenchmark
             Series = [.. sides.Select(s => new BarSeries(s.Name, s.Color, [.. Programs.Select(p => samples[(s.Key, p.Key)].Median)]))],
             LogY = true,
             YText = Format.Time,
+            YMark = Format.TimeMark,
         }.Draw()));
         return part;
 

@@ -79,5 +79,6 @@ public sealed class FaultLatencyBenchmark : IBenchmark
             Series = [.. sides.Select(s => new BarSeries(s.Name, s.Color, [.. cases.Select(c => run.Sample(c, s, measure) is { Count: > 0 } sample ? sample.Median / run.Frequency : double.NaN)]))],
             LogY = true,
             YText = Format.Time,
+            YMark = Format.TimeMark,
         }.Draw()));
 }

@@ -14,13 +14,26 @@ public static class Format
         _ => Digits(nanoseconds) + " ns",
     };
 
-    /// <summary>A number with a thousands separator and three significant digits below 100.</summary>
+    /// <summary>Nanoseconds as the mark of an axis: "100 µs", "2.5 ms".</summary>
+    public static string TimeMark(double nanoseconds) => Math.Abs(nanoseconds) switch
+    {
+        >= 1e9 => Mark(nanoseconds / 1e9) + " s",
+        >= 1e6 => Mark(nanoseconds / 1e6) + " ms",
+        >= 1e3 => Mark(nanoseconds / 1e3) + " µs",
+        0 => "0",
+        _ => Mark(nanoseconds) + " ns",
+    };
+
+    private static string Mark(double value) => value.ToString("#,0.###", CultureInfo.InvariantCulture);
+
+    /// <summary>A number with a thousands separator and about three significant digits.</summary>
     public static string Digits(double value) => Math.Abs(value) switch
     {
         >= 99.95 => value.ToString("#,0", CultureInfo.InvariantCulture),
         >= 9.995 => value.ToString("0.0", CultureInfo.InvariantCulture),
         0 => "0",
-        _ => value.ToString("0.00", CultureInfo.InvariantCulture),
+        >= 0.0995 => value.ToString("0.00", CultureInfo.InvariantCulture),
+        _ => value.ToString("0.####", CultureInfo.InvariantCulture),
     };
 
     /// <summary>A whole number with a thousands separator.</summary>

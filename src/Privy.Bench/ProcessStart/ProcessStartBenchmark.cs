@@ -54,6 +54,7 @@ public sealed class ProcessStartBenchmark : IBenchmark
             Groups = [Program],
             Series = [.. sides.Select(s => new BarSeries(s.Name, s.Color, [samples[s.Key].Median]))],
             YText = Format.Time,
+            YMark = Format.TimeMark,
         }.Draw()));
         return part;
     }

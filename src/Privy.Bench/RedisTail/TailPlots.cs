@@ -20,7 +20,7 @@ internal static class TailPlots
                 LogY = true,
                 XMarks = [.. plain.Select(c => (double)c.DataBytes)],
                 XText = Format.Bytes,
-                YText = Format.Time,
+                YText = Format.TimeMark,
                 Curves = [.. sides.Select(s => new Curve(s.Name, s.Color, [.. plain.Select(c => (Size: (double)c.DataBytes, Sample: TailTables.Sample(run, c, s, r => r.Latency(percent)))).Where(x => x.Sample.Count > 0).Select(x => (x.Size, x.Sample.Median))]))],
             }.Draw()));
         }
@@ -39,6 +39,7 @@ internal static class TailPlots
             Series = [.. sides.Select(s => new BarSeries(s.Name, s.Color, [.. TailResult.Percentiles.Select(p => TailTables.Sample(run, where, s, r => r.Latency(p.Percent)) is { Count: > 0 } sample ? sample.Median : double.NaN)]))],
             LogY = true,
             YText = Format.Time,
+            YMark = Format.TimeMark,
         }.Draw()));
 
     private static void AddTimeline(BenchmarkPart part, TailRun run, TailCase where, IReadOnlyList<Side> sides)

@@ -95,6 +95,7 @@ public sealed class RedisThroughputBenchmark : IBenchmark
             Groups = [.. from test in tests from pipeline in pipelines select $"{test.ToUpperInvariant()}\n{pipeline}"],
             Series = [.. sides.Select(s => new BarSeries(s.Name, s.Color, [.. from test in tests from pipeline in pipelines select samples[(test, pipeline, s.Key)].Median]))],
             YText = v => v >= 1e6 ? Format.Digits(v / 1e6) + " M" : (v / 1e3).ToString("0", CultureInfo.InvariantCulture) + " k",
+            YMark = v => ChartStyle.Number(v / 1e3) + " k",
         }.Draw()));
         part.Remarks.Add($"Server and load generator share {Environment.ProcessorCount} processors.");
         return part;

@@ -84,7 +84,7 @@ public sealed class SnapshotFrequencyBenchmark : IBenchmark
             Y = "share of the speed without snapshots",
             LogX = true,
             XMarks = [.. intervals.Select(i => (double)i)],
-            XText = us => Format.Time(us * 1000),
+            XText = us => Format.TimeMark(us * 1000),
             YText = Percent,
             Curves =
             [

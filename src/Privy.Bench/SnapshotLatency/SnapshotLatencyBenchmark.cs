@@ -82,7 +82,7 @@ public sealed class SnapshotLatencyBenchmark : IBenchmark
             LogY = true,
             XMarks = [0.0625, 0.25, 1, 4, 16, 64, 256, 1024],
             XText = gb => gb < 1 ? ChartStyle.Number(gb * 1024) + " MB" : gb < 1024 ? ChartStyle.Number(gb) + " GB" : "1 TB",
-            YText = Format.Time,
+            YText = Format.TimeMark,
         }.Draw()));
     }
 

@@ -129,5 +129,6 @@ public sealed class SyscallCostBenchmark : IBenchmark
             Series = [.. sides.Select(s => new BarSeries(s.Name, s.Color, [.. CallKind.All.Select(c => samples[(s.Key, c.Key)] is { Count: > 0 } sample ? sample.Median : double.NaN)]))],
             LogY = true,
             YText = Format.Time,
+            YMark = Format.TimeMark,
         }.Draw()));
 }
