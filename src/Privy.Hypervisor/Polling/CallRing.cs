@@ -10,23 +10,22 @@ namespace Privy.Hypervisor.Polling;
 /// </summary>
 internal sealed unsafe class CallRing
 {
-    /// <summary>Calls in a row, each soon after the one before, that are worth a polling thread.</summary>
-    private const int BusyCalls = 8;
+    /// <summary>Calls that are looked at together.</summary>
+    private const int Calls = 64;
 
-    /// <summary>Calls taken back that are looked at together.</summary>
-    private const int Sample = 16;
+    /// <summary>Exits until a poller that did not keep up gets another chance.</summary>
+    private const int FirstPause = 32, LongestPause = 1_024;
 
-    private const int FirstPause = 256, LongestPause = 16_384;
+    /// <summary>Rounds of the stub's wait, 20-40 ns each: about what an exit costs, so that waiting in vain at most doubles it.</summary>
+    private const uint Patience = 1_000;
 
-    /// <summary>Rounds of the stub's wait, 20-40 ns each: longer than a timer interrupt keeps the poller, shorter than an exit.</summary>
-    private const uint Patience = 600;
-
-    private static readonly long s_soon = Stopwatch.Frequency / 5_000;
+    /// <summary>In this time <see cref="Calls"/> exits take about a quarter of a processor, where polling is of use at all.</summary>
+    private static readonly long s_busy = Stopwatch.Frequency * Calls * 110 / 1_000_000;
 
     private readonly SyscallPoller? _poller;
     private readonly Vcpu _vcpu;
-    private long _exited, _resumed;
-    private int _streak, _pause, _nextPause = FirstPause;
+    private long _begin;
+    private int _calls, _pause, _nextPause = FirstPause;
     private int _backSeen;
     private long _answeredSeen;
 
@@ -74,8 +73,6 @@ internal sealed unsafe class CallRing
 
         if (_poller is null || !_poller.Usable)
             return;
-        _exited = Stopwatch.GetTimestamp();
-        _streak = _exited - _resumed < s_soon ? _streak + 1 : 0;
         if (_pause > 0)
         {
             if (--_pause == 0)
@@ -83,18 +80,16 @@ internal sealed unsafe class CallRing
             return;
         }
 
-        if (Words->TakenBack - _backSeen >= Sample)
+        if (++_calls < Calls)
+            return;
+        _calls = 0;
+        var now = Stopwatch.GetTimestamp();
+        var busy = now - _begin < s_busy;
+        _begin = now;
+        if (_poller.Awake)
             JudgePoller();
-        if (_streak >= BusyCalls && !_poller.Awake)
+        else if (busy)
             _poller.Wake(_vcpu);
-    }
-
-    /// <summary>The thread goes back into the program after a call.</summary>
-    internal void Resumed()
-    {
-        _resumed = Stopwatch.GetTimestamp();
-        if (_resumed - _exited > s_soon)
-            _streak = 0;
     }
 
     /// <summary>The thread ends, or is about to get a descriptor table of its own.</summary>
@@ -108,7 +103,7 @@ internal sealed unsafe class CallRing
         _backSeen = Words->TakenBack;
         _answeredSeen = answered;
         // A call taken back costs an exit and the wait; one answered saves most of an exit.
-        if (inTime > 4 * back)
+        if (inTime >= back)
         {
             _nextPause = FirstPause;
             return;
