@@ -10,24 +10,41 @@ namespace Privy.Hypervisor.Polling;
 /// </summary>
 internal sealed unsafe class CallRing
 {
-    /// <summary>Calls that are looked at together.</summary>
-    private const int Calls = 64;
+    /// <summary>Exits that are looked at together.</summary>
+    private const int Window = 64;
 
-    /// <summary>Exits until a poller that did not keep up gets another chance.</summary>
-    private const int FirstPause = 32, LongestPause = 1_024;
+    /// <summary>Windows in which calls leave the guest before a poller that did not help gets another chance.</summary>
+    private const int FirstPause = 1, LongestPause = 64;
+
+    /// <summary>Periods in a row in which the poller helped before its failures are forgotten.</summary>
+    private const int Trust = 32;
+
+    /// <summary>What polling must bring to be kept on; it takes processor time that others could use.</summary>
+    private const double WorthwhileGain = 1.25;
 
     /// <summary>Rounds of the stub's wait, 20-40 ns each: about what an exit costs, so that waiting in vain at most doubles it.</summary>
     private const uint Patience = 1_000;
 
-    /// <summary>In this time <see cref="Calls"/> exits take about a quarter of a processor, where polling is of use at all.</summary>
-    private static readonly long s_busy = Stopwatch.Frequency * Calls * 110 / 1_000_000;
+    /// <summary>In this time the exits of a window take about a quarter of a processor, where polling is of use at all.</summary>
+    private static readonly long s_busy = Stopwatch.Frequency * Window * 110 / 1_000_000;
 
     private readonly SyscallPoller? _poller;
     private readonly Vcpu _vcpu;
-    private long _begin;
-    private int _calls, _pause, _nextPause = FirstPause;
-    private int _backSeen;
-    private long _answeredSeen;
+    /// <summary>A call that takes longer than this waits for something.</summary>
+    private static readonly long s_long = Stopwatch.Frequency / 10_000;
+
+    // Written by the host thread, read by the poller.
+    private long _exits, _blocked, _outSince;
+
+    // The host thread's alone, but for _pause and _exitRate, which one side writes while the other leaves them alone: see Judge and EndWindow.
+    private long _windowBegin, _windowBlocked;
+    private int _windowExits;
+    private int _pause, _nextPause = FirstPause;
+    private double _exitRate;
+
+    // The poller's alone.
+    private long _periodCalls, _periodBlocked;
+    private int _goodPeriods;
 
     /// <summary>For the calling host thread's vCPU. Without a poller the stub answers what it can itself, and other calls leave the guest.</summary>
     internal CallRing(SyscallPoller? poller, Vcpu vcpu, int processId, int threadId)
@@ -73,44 +90,72 @@ internal sealed unsafe class CallRing
 
         if (_poller is null || !_poller.Usable)
             return;
-        if (_pause > 0)
+        Volatile.Write(ref _outSince, Stopwatch.GetTimestamp());
+        _exits++;
+        if (Words->Mode == SyscallMode.Ring)
+            _windowExits = 0;
+        else if (++_windowExits >= Window)
+            EndWindow(_outSince);
+        if (_windowExits == 0)
+            (_windowBegin, _windowBlocked) = (_outSince, _blocked);
+    }
+
+    /// <summary>The thread goes back into the program after a call.</summary>
+    internal void Resumed()
+    {
+        var took = Stopwatch.GetTimestamp() - _outSince;
+        if (took > s_long)
+            _blocked += took;
+        Volatile.Write(ref _outSince, 0);
+    }
+
+    /// <summary>
+    /// By the poller, each period: polls on only if the thread gets more calls done, in the time that it does not wait in one, than it does by exits. A
+    /// poller that gets too little of a processor loses that comparison, whether its calls are taken back or it is stopped in the middle of them.
+    /// </summary>
+    /// <param name="now">The period's end.</param>
+    /// <param name="length">Its length.</param>
+    /// <returns>True: <see cref="Paused"/> has changed.</returns>
+    internal bool Judge(long now, long length)
+    {
+        var since = Volatile.Read(ref _outSince);
+        var blocked = _blocked + (since != 0 && now - since > s_long ? now - since : 0);
+        var calls = _exits + Completed;
+        var rate = (calls - _periodCalls) / (double)Math.Max(1, length - (blocked - _periodBlocked));
+        (_periodCalls, _periodBlocked) = (calls, blocked);
+        if (Words->Mode != SyscallMode.Ring)
+            return false;
+        if (rate >= WorthwhileGain * _exitRate)
         {
-            if (--_pause == 0)
-                _poller.Update(this);
-            return;
+            if (++_goodPeriods >= Trust)
+                _nextPause = FirstPause;
+            return false;
         }
 
-        if (++_calls < Calls)
-            return;
-        _calls = 0;
-        var now = Stopwatch.GetTimestamp();
-        var busy = now - _begin < s_busy;
-        _begin = now;
-        if (_poller.Awake)
-            JudgePoller();
-        else if (busy)
-            _poller.Wake(_vcpu);
+        _goodPeriods = 0;
+
+        _pause = _nextPause;
+        _nextPause = Math.Min(2 * _nextPause, LongestPause);
+        return true;
     }
 
     /// <summary>The thread ends, or is about to get a descriptor table of its own.</summary>
     internal void Close() => _poller?.Remove(this);
 
-    private void JudgePoller()
+    /// <summary>The end of some exits in a row: what calls cost this way, and whether it is time to have them polled.</summary>
+    private void EndWindow(long now)
     {
-        var back = Words->TakenBack - _backSeen;
-        var answered = Completed + Declined;
-        var inTime = answered - _answeredSeen;
-        _backSeen = Words->TakenBack;
-        _answeredSeen = answered;
-        // A call taken back costs an exit and the wait; one answered saves most of an exit.
-        if (inTime >= back)
+        _windowExits = 0;
+        var took = now - _windowBegin;
+        _exitRate = Window / (double)Math.Max(1, took - (_blocked - _windowBlocked));
+        if (_pause > 0)
         {
-            _nextPause = FirstPause;
-            return;
+            if (--_pause == 0)
+                _poller!.Update(this);
         }
-
-        _pause = _nextPause;
-        _nextPause = Math.Min(2 * _nextPause, LongestPause);
-        _poller!.Update(this);
+        else if (took < s_busy && !_poller!.Awake)
+        {
+            _poller.Wake(_vcpu);
+        }
     }
 }

@@ -170,6 +170,12 @@ internal sealed unsafe class SyscallPoller
                 _ = HostSyscall.RawQuick(SyscallNumber.sched_yield);
             if (now - begin < s_period)
                 continue;
+            foreach (var ring in _rings)
+            {
+                if (ring.Judge(now, now - begin))
+                    Update(ring);
+            }
+
             if (calls < FewCalls)
             {
                 Sleep();

@@ -154,6 +154,7 @@ internal sealed unsafe partial class GuestThread
             Process.Table.Ready.Diverge();
         Process.Table.Trace?.Write(this, number, arguments, result);
         EndCall(result);
+        _ring?.Resumed();
     }
 
     private void End()
