@@ -27,7 +27,7 @@ public sealed class ProgramTests
         var data = new TheoryData<string, string>();
         foreach (var name in TestPrograms.Cases("busy"))
             foreach (var syscalls in new[] { "auto", "exit", "ring" })
-                data.Add((string)((object[])name)[0], syscalls);
+                data.Add(name, syscalls);
         return data;
     }
 

@@ -125,10 +125,25 @@ internal sealed unsafe class Vcpu
         HostThread.Kick(HostThreadId);
     }
 
-    /// <summary>Kicks the vCPU and waits until it has left the guest once: its next entry flushes if <see cref="VcpuArea.FlushPending"/> is set.</summary>
+    /// <summary>
+    /// Kicks the vCPU and waits until it cannot execute another instruction of the guest before its next entry, which flushes if
+    /// <see cref="VcpuArea.FlushPending"/> is set.
+    /// </summary>
+    /// <remarks>
+    /// That need not mean to wait until its thread has come out, which may have to wait for a processor itself. Once the kick's signal is pending,
+    /// KVM leaves the guest instead of entering it (Documentation/virt/kvm/vcpu-requests.rst); a thread that is in the guest now leaves it for the
+    /// barrier's interrupt and finds the signal on the way back; one that does not run finds it when it does.
+    /// </remarks>
     internal void KickAndWait()
     {
         Kick();
+        if (ThreadBarrier.IsAvailable)
+        {
+            if (Volatile.Read(ref Area->InGuest) != 0)
+                ThreadBarrier.Pass();
+            return;
+        }
+
         var spinner = default(SpinWait);
         while (Volatile.Read(ref Area->InGuest) != 0 && Volatile.Read(ref Area->FlushPending) != 0)
             spinner.SpinOnce(sleep1Threshold: 200);
