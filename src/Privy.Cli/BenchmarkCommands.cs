@@ -60,7 +60,7 @@ internal static class BenchmarkCommands
         var kind = health.Checks.FirstOrDefault(c => c.Name == GuestProbe.KindName)?.Value;
         if (!health.CanRun) Terminal.Error("programs cannot run under Privy on this machine (see 'privy doctor'), so only the native side is measured");
         var head = new ReportHead(Machine.Describe(), kind ?? "none: only the native side is measured", ReportHead.FindCommit(), commandLine);
-        var runner = new BenchmarkRunner { Directory = directory, ReportName = report, Head = head };
+        var runner = new BenchmarkRunner { Directory = directory, ReportName = report, Head = head, ShowsAllGoals = benchmarks.Count > 1 };
         Terminal.Out.WriteLine($"{head.Machine}; KVM: {head.Kvm}; {head.Date}; commit {head.Commit}");
         try
         {
@@ -87,7 +87,7 @@ internal static class BenchmarkCommands
         {
             // What is finished is shown and stays, also after Ctrl-C.
             foreach (var outcome in runner.Outcomes) BenchmarkOutput.Print(outcome);
-            BenchmarkOutput.Print(Goals.Judge(runner.Outcomes));
+            BenchmarkOutput.Print(runner.Verdicts);
             if (runner.Outcomes.Count > 0) Terminal.Out.WriteLine($"report: {Path.GetFullPath(runner.ReportPath)}; CSV and PNG files: {Path.GetFullPath(runner.FilesPath)}");
         }
 

@@ -69,8 +69,8 @@ public sealed class BenchmarkTests
         {
             var rows = lines.Skip(1).Select(l => l.Split(',')).Where(cells => cells[side] == wanted).ToArray();
             Assert.True(rows.Length > 0, $"{name}: no row for {wanted}\n{result}");
-            Assert.All(rows, cells => Assert.True(double.Parse(cells[^1], CultureInfo.InvariantCulture) >= 0));
-            Assert.Contains(rows, cells => double.Parse(cells.Last(c => double.TryParse(c, CultureInfo.InvariantCulture, out var number) && number != 0), CultureInfo.InvariantCulture) > 0);
+            // Names of sides and calls are no numbers; a row without any above 0 measured nothing.
+            Assert.All(rows, cells => Assert.Contains(cells, cell => double.TryParse(cell, CultureInfo.InvariantCulture, out var number) && number > 0));
         }
 
         var pictures = Directory.GetFiles(files, name + "*.png");

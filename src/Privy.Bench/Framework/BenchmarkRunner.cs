@@ -20,6 +20,12 @@ public sealed class BenchmarkRunner
     /// <summary>What has been run.</summary>
     public IReadOnlyList<BenchmarkOutcome> Outcomes => _outcomes;
 
+    /// <summary>Whether goals that no benchmark of this run measures are shown, too.</summary>
+    public bool ShowsAllGoals { get; init; }
+
+    /// <summary>What the run says about the goals, so far.</summary>
+    public IReadOnlyList<GoalVerdict> Verdicts => [.. Goals.Judge(_outcomes).Where(g => ShowsAllGoals || g.Measured != Goals.Nothing)];
+
     /// <summary>The path of the report.</summary>
     public string ReportPath => Path.Combine(Directory, ReportName);
 
@@ -48,8 +54,7 @@ public sealed class BenchmarkRunner
         }
 
         _outcomes.Add(outcome);
-        var goals = Goals.Judge(Outcomes);
-        File.WriteAllText(ReportPath, HtmlReport.Write(Head, _outcomes, goals));
+        File.WriteAllText(ReportPath, HtmlReport.Write(Head, _outcomes, Verdicts));
         context.Progress("done", 1);
         return outcome;
     }

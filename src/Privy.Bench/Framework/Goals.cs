@@ -33,8 +33,11 @@ public static class Goals
         ];
     }
 
-    /// <summary>"not measured" where a benchmark did not run.</summary>
-    internal static GoalVerdict NotMeasured(string text, string target, string why = "not measured") => new(text, target, why, null);
+    /// <summary>What stands for a measured value where there is none.</summary>
+    internal const string Nothing = "not measured";
+
+    /// <summary>The verdict where a benchmark did not run, or not at the size that the goal speaks of.</summary>
+    internal static GoalVerdict NotMeasured(string text, string target, string why = Nothing) => new(text, target, why, null);
 
     private static GoalVerdict ProcessStart(Figures figures)
     {

@@ -8,6 +8,8 @@ internal static unsafe class ForkTimes
     // Between two snapshots a program writes; so the page tables are those of a program at work, not of one that only forks.
     private const int WritesBetween = 1000;
 
+    private const int Protections = 3;
+
     public static void Run(WorkloadArguments arguments)
     {
         var region = Region.Create(arguments.Number("bytes"), arguments.Text("pages") == "huge");
@@ -28,7 +30,7 @@ internal static unsafe class ForkTimes
         }
 
         if (arguments.Text("protect") != "yes") return;
-        for (var i = -1; i < count; i++)
+        for (var i = -1; i < Protections; i++)
         {
             for (long at = 0; at < region.Bytes; at += Region.Page) region.Start[at] = (byte)i;
             var begin = Stopwatch.GetTimestamp();
