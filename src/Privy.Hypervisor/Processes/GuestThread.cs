@@ -58,6 +58,8 @@ internal sealed unsafe partial class GuestThread
         Vcpu.HostThreadId = ThreadId;
         LoadStartState();
         JoinSignals();
+        if (Process == Process.Table.Main)
+            SchedulingSlice.PreferShort();
         if (Process.Table.SyscallPolicy != SyscallPolicy.Exit)
             _ring = new CallRing(Process == Process.Table.Main ? Process.Table.Poller : null, Vcpu, Process.Id, ThreadId);
     }
