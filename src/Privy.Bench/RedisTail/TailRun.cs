@@ -27,7 +27,7 @@ internal sealed class TailRun(BenchmarkContext context, string program, IReadOnl
     /// <summary>The share of the server's memory that was in huge pages where they were asked for, the least of all sizes.</summary>
     public double? HugeShare { get; private set; }
 
-    public void Measure(IReadOnlyList<TailCase> cases, int rounds, long requests)
+    public void Measure(IReadOnlyList<TailCase> cases, int rounds, long requests, TimeSpan limit)
     {
         var groups = cases.GroupBy(c => c.DataBytes).ToArray();
         _total = rounds * sides.Count * groups.Sum(g => Weight(g.Key) + g.Count());
@@ -40,7 +40,7 @@ internal sealed class TailRun(BenchmarkContext context, string program, IReadOnl
                     var before = _done;
                     try
                     {
-                        Measure(side, group.Key, [.. group], round, requests);
+                        Measure(side, group.Key, [.. group], round, requests, limit);
                     }
                     catch (Exception e) when (e is BenchException or IOException)
                     {
@@ -57,7 +57,7 @@ internal sealed class TailRun(BenchmarkContext context, string program, IReadOnl
     // Loading a gigabyte takes about as long as a run.
     private static double Weight(long bytes) => bytes / (double)(1L << 30);
 
-    private void Measure(Side side, long bytes, TailCase[] cases, int round, long requests)
+    private void Measure(Side side, long bytes, TailCase[] cases, int round, long requests, TimeSpan limit)
     {
         var huge = side.Key == Side.NativeHuge.Key;
         using var server = RedisServer.Start(
@@ -79,14 +79,14 @@ internal sealed class TailRun(BenchmarkContext context, string program, IReadOnl
             // A BGSAVE that is still running would refuse the next one.
             server.AwaitBackgroundSave(TimeSpan.FromMinutes(5), context.Cancellation);
             RedisServer.Pause(300, context.Cancellation);
-            var result = Measure(server, where, side, round, keys, requests);
+            var result = Measure(server, where, side, round, keys, requests, limit);
             if (result is { Case.IsPlain: true } && side.Key == Side.Native.Key) _peaks[bytes] = result.RateBefore;
             Results.Add(result);
             _done++;
         }
     }
 
-    private TailResult Measure(RedisServer server, TailCase where, Side side, int round, long keys, long requests)
+    private TailResult Measure(RedisServer server, TailCase where, Side side, int round, long keys, long requests, TimeSpan limit)
     {
         var what = $"{where.Name}, {side.Name}";
         if (where.IsOpen && !_peaks.ContainsKey(where.DataBytes)) throw new BenchException("the rate of the open loop is a share of native's peak rate, which was not measured");
@@ -96,6 +96,7 @@ internal sealed class TailRun(BenchmarkContext context, string program, IReadOnl
             Outstanding = where.IsOpen ? 100_000 : 1000,
             Rate = where.IsOpen ? _peaks[where.DataBytes] * OpenShare : null,
             Requests = requests,
+            Duration = limit,
             KeyCount = keys,
             Keys = where.Keys,
             ReadRatio = where.Reads / (where.Reads + 1.0),
