@@ -341,6 +341,7 @@ public sealed unsafe class Machine : IDisposable
         var shared = (VcpuArea*)area;
         shared->Kernel = State;
         shared->Index = index;
+        shared->CopyRip = stubs.Syscall.Copy;
         shared->Trap = (TrapFrame*)(area + VcpuLayout.Rsp0Top - (ulong)sizeof(TrapFrame));
 
         var cpu = _vm.CreateVcpu(index);

@@ -91,6 +91,9 @@ public unsafe struct VcpuArea
 
     /// <summary>The kernel's own: guest-physical address whose memory slot the operation in progress waits for.</summary>
     public ulong PendingSlot;
+
+    /// <summary>The one instruction outside the program that touches its memory: the system-call stub's copy of what the program writes.</summary>
+    public ulong CopyRip;
 }
 
 /// <summary>Values of <see cref="VcpuArea.FaultCode"/>; the first two are Linux's si_code of SIGSEGV.</summary>

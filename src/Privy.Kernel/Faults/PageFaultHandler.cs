@@ -17,7 +17,7 @@ internal static unsafe class PageFaultHandler
         TrapFrame* trap = v->Trap;
         ulong address = trap->Cr2;
         v->Faults++;
-        if (trap->Rip >= k->KernelBase && trap->Rip < k->TableEnd)
+        if (trap->Rip >= k->KernelBase && trap->Rip < k->TableEnd && trap->Rip != v->CopyRip)
             HostCall.Panic(v, PanicCode.KernelFault, address);
         if ((trap->Error & ErrorReserved) != 0)
             HostCall.Panic(v, PanicCode.ReservedBit, address);
