@@ -152,7 +152,7 @@ public sealed unsafe class Machine : IDisposable
                 area->RequestResult = 0;
                 break;
             case HostRequest.Yield:
-                Thread.Yield();
+                LetHolderRun();
                 area->RequestResult = 0;
                 break;
             case HostRequest.NeedFrames:
@@ -161,6 +161,19 @@ public sealed unsafe class Machine : IDisposable
             default:
                 throw vcpu.Defect($"the kernel gave up: {(area->Request == HostRequest.Panic ? $"invariant {area->RequestArg0} broken, value 0x{area->RequestArg1:x}" : $"unknown request {area->Request}")}");
         }
+    }
+
+    /// <summary>
+    /// The vCPU that has the kernel's lock does not get on: most likely its thread waits for a processor behind another, for milliseconds. It gets
+    /// this thread's processor, which has nothing better to do.
+    /// </summary>
+    private void LetHolderRun()
+    {
+        var holder = Volatile.Read(ref State->Lock) - 1;
+        if ((uint)holder >= (uint)_vcpuCount || _vcpus[holder] is not { HostThreadId: not 0 } vcpu)
+            Thread.Yield();
+        else
+            ThreadPlacement.YieldTo(vcpu.HostThreadId);
     }
 
     /// <summary>Learns from the first system call's exit whether SYSCALL enters ring 0.</summary>
