@@ -83,6 +83,7 @@ public static class PrivilegedProcess
         thread.InheritSignals(HostSignals.InheritedMask);
         thread.Adopt();
         SetThreadName(Path.GetFileName(program.Path));
+        table.StandIns.Start();
         table.Ready.Start();
         thread.Run();
 

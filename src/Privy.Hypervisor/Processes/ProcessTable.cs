@@ -39,6 +39,9 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
     /// <summary>Host threads ready to become forked children.</summary>
     internal ReadyChildren Ready { get; } = new(machine);
 
+    /// <summary>What the world outside sees of forked children.</summary>
+    internal StandIns StandIns { get; } = new();
+
     internal void SetMain(GuestProcess process)
     {
         Main = process;
@@ -158,6 +161,7 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
         }
 
         var vcpu = thread.Vcpu;
+        StandIns.Ended(process);
         thread.ReleaseSnapshot();
         // The child's descriptors close before its parent hears of the end, as natively: a reader of a pipe must see its end. This
         // thread has its own table, and needs no descriptor any more.
