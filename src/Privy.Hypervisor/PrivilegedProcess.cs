@@ -59,6 +59,8 @@ public static class PrivilegedProcess
         };
         MemoryCalls.Register();
         ProcessCalls.Register();
+        SharedSegmentCalls.Register();
+        SignalDescriptors.Register(table.StandIns);
         SignalRegistration.Register();
         LimitCalls.Register();
         GuestThread.RegisterCredentialCalls();

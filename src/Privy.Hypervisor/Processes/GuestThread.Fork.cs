@@ -161,7 +161,7 @@ internal sealed unsafe partial class GuestThread
         if ((flags & CloneFlags.ChildClearTid) != 0)
             thread.ClearChildTid = childTid;
         if (!sharesMemory)
-            Process.Table.StandIns.Add(child);
+            Process.Table.StandIns.Add(child, thread.HostName);
         runner.Go();
         if (fromMain)
             Process.Table.Ready.Replenish();

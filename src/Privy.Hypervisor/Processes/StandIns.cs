@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Runtime.InteropServices;
 using Privy.Hypervisor.Host;
@@ -12,16 +13,19 @@ namespace Privy.Hypervisor.Processes;
 /// </summary>
 internal sealed unsafe class StandIns
 {
-    // Most children exec or end before. Those are spared the cost, and the fork the noise.
-    private static readonly long s_grace = Stopwatch.Frequency * 3 / 1000;
+    // Most children of shells exec or end before: those are spared the cost. Nobody outside asks sooner for a child that he has just heard of.
+    private static readonly long s_grace = Stopwatch.Frequency / 1000;
 
     private readonly Lock _lock = new();
     private readonly List<Entry> _entries = [];
+    private readonly ConcurrentQueue<Action> _posted = [];
     private int _event = -1;
 
-    private sealed class Entry(GuestProcess process, long due)
+    private sealed class Entry(GuestProcess process, byte[] name, long due)
     {
         internal GuestProcess Process { get; } = process;
+
+        internal byte[] Name { get; } = name;
 
         internal long Due { get; } = due;
 
@@ -48,11 +52,13 @@ internal sealed unsafe class StandIns
         new Thread(Watch, 256 * 1024) { IsBackground = true, Name = "privy-children" }.Start();
     }
 
-    /// <summary>A forked child begins to run.</summary>
-    internal void Add(GuestProcess process)
+    /// <summary>A forked child is about to run.</summary>
+    /// <param name="process">The child.</param>
+    /// <param name="name">The name of its thread.</param>
+    internal void Add(GuestProcess process, byte[] name)
     {
         lock (_lock)
-            _entries.Add(new Entry(process, Stopwatch.GetTimestamp() + s_grace));
+            _entries.Add(new Entry(process, name, Stopwatch.GetTimestamp() + s_grace));
         Notify();
     }
 
@@ -74,6 +80,13 @@ internal sealed unsafe class StandIns
         }
     }
 
+    /// <summary>From any thread: has something done soon, on a thread that has the descriptors of the main process. It must not wait.</summary>
+    internal void Post(Action action)
+    {
+        _posted.Enqueue(action);
+        Notify();
+    }
+
     private void Notify()
     {
         ulong one = 1;
@@ -84,11 +97,12 @@ internal sealed unsafe class StandIns
     {
         const short readable = 1;
         var polled = new List<PollEntry>();
+        var limit = stackalloc long[2];
         while (true)
         {
             polled.Clear();
             polled.Add(new PollEntry { Descriptor = _event, Events = readable });
-            var timeout = -1;
+            var timeout = long.MaxValue;
             lock (_lock)
             {
                 foreach (var entry in _entries)
@@ -96,14 +110,17 @@ internal sealed unsafe class StandIns
                     if (entry.StandIn is { } standIn)
                         polled.Add(new PollEntry { Descriptor = standIn.EndDescriptor, Events = readable });
                     else if (!entry.Refused)
-                        timeout = Sooner(timeout, entry.Due);
+                        timeout = Math.Min(timeout, Math.Max(0, entry.Due - Stopwatch.GetTimestamp()));
                 }
             }
 
+            (limit[0], limit[1]) = (0, (long)((double)timeout * 1_000_000_000 / Stopwatch.Frequency));
             fixed (PollEntry* at = CollectionsMarshal.AsSpan(polled))
-                _ = HostSyscall.Raw(SyscallNumber.poll, (ulong)at, (ulong)polled.Count, (ulong)timeout);
+                _ = HostSyscall.Raw(SyscallNumber.ppoll, (ulong)at, (ulong)polled.Count, timeout == long.MaxValue ? 0 : (ulong)limit);
             ulong count;
             _ = HostSyscall.RawQuick(HostCallNumber.Read, (ulong)_event, (ulong)&count, sizeof(ulong));
+            while (_posted.TryDequeue(out var action))
+                action();
             lock (_lock)
             {
                 for (var i = _entries.Count - 1; i >= 0; i--)
@@ -122,7 +139,7 @@ internal sealed unsafe class StandIns
         {
             if (entry.Refused || Stopwatch.GetTimestamp() < entry.Due)
                 return true;
-            entry.StandIn = StandIn.Start(NameOf(entry.Process), _event);
+            entry.StandIn = StandIn.Start(entry.Name, _event);
             entry.Refused = entry.StandIn is null;
             return true;
         }
@@ -135,23 +152,5 @@ internal sealed unsafe class StandIns
         if (!entry.Ended)
             _ = entry.Process.Signals.Send(SignalInfo.FromProcess(Signal.SIGKILL, SignalInfo.SI_USER, 0, 0));
         return false;
-    }
-
-    private static byte[] NameOf(GuestProcess process)
-    {
-        try
-        {
-            return File.ReadAllBytes($"/proc/self/task/{process.Id}/comm").AsSpan().TrimEnd((byte)'\n').ToArray();
-        }
-        catch (IOException)
-        {
-            return "privy-child"u8.ToArray();
-        }
-    }
-
-    private static int Sooner(int timeout, long due)
-    {
-        var left = (int)Math.Clamp(((due - Stopwatch.GetTimestamp()) * 1000 / Stopwatch.Frequency) + 1, 0, int.MaxValue);
-        return timeout < 0 ? left : Math.Min(timeout, left);
     }
 }
