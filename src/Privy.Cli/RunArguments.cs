@@ -22,6 +22,8 @@ internal readonly struct RunArguments
 
         Options (everything from PROGRAM on belongs to the program):
           --memory SIZE     The most memory the program may use, for example 512M or 8G
+          --precopy SIZE    The most memory for copies of pages that the program is about to write while a snapshot
+                            lives: off, auto (default: half of the memory that is free), or for example 2G
           --trace[=FILE]    Print a line per system call, to standard error or to FILE
           --stats           Print exits, faults, page copies and snapshot times when the program ends
           --engine ENGINE   kvm (default), or native: an ordinary process, for comparison
@@ -46,6 +48,7 @@ internal readonly struct RunArguments
     public static RunArguments Parse(ReadOnlySpan<string> arguments)
     {
         long? memory = null;
+        long? precopy = null;
         string? trace = null;
         string? programName = null;
         var stats = false;
@@ -94,6 +97,17 @@ internal readonly struct RunArguments
                     memory = bytes;
                     break;
 
+                case "--precopy":
+                    if (value is null && ++i < arguments.Length) value = arguments[i];
+                    if (value is null) return Wrong("--precopy needs off, auto or a size, for example 2G");
+                    if (value is "off" or "auto")
+                        precopy = value == "off" ? 0 : null;
+                    else if (MemorySize.TryParse(value, out var ahead))
+                        precopy = ahead;
+                    else
+                        return Wrong($"--precopy: '{value}' is not a size; write off, auto or for example 2G");
+                    break;
+
                 case "--engine":
                     if (value is null && ++i < arguments.Length) value = arguments[i];
                     switch (value)
@@ -132,6 +146,7 @@ internal readonly struct RunArguments
                 Arguments = arguments[(i + 1)..].ToArray(),
                 ProgramName = programName,
                 MemoryBytes = memory,
+                PrecopyBytes = precopy,
                 TraceFile = trace,
                 Stats = stats,
             },

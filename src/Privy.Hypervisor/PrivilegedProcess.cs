@@ -50,7 +50,8 @@ public static class PrivilegedProcess
         using var kvm = KvmSystem.Open();
         var machine = Machine.Create(kvm, memory);
         var space = new MainSpace(machine, (ulong)(options.MemoryBytes ?? 0));
-        var table = new ProcessTable(machine, space, options.TraceFile is { } path ? new Tracer(path) : null) { RestartArguments = RestartArguments(options) };
+        var reserve = new SnapshotReserve(machine, (ulong?)options.PrecopyBytes);
+        var table = new ProcessTable(machine, space, options.TraceFile is { } path ? new Tracer(path) : null, reserve) { RestartArguments = RestartArguments(options) };
         MemoryCalls.Register();
         ProcessCalls.Register();
         SignalRegistration.Register();
@@ -96,6 +97,8 @@ public static class PrivilegedProcess
         List<string> arguments = ["run"];
         if (options.MemoryBytes is { } bytes)
             arguments.AddRange(["--memory", bytes.ToString(System.Globalization.CultureInfo.InvariantCulture)]);
+        if (options.PrecopyBytes is { } ahead)
+            arguments.AddRange(["--precopy", ahead == 0 ? "off" : ahead.ToString(System.Globalization.CultureInfo.InvariantCulture)]);
         if (options.Stats)
             arguments.Add("--stats");
         if (options.TraceFile is { } path)

@@ -3,7 +3,8 @@ namespace Privy.Kernel;
 /// <summary>Page faults of main: computed entries, and copy-on-write for the snapshots.</summary>
 internal static unsafe class MainFault
 {
-    internal static Outcome Handle(KernelState* k, VcpuArea* v, ulong address, bool write, bool fetch)
+    // around: neighbours may be copied ahead.
+    internal static Outcome Handle(KernelState* k, VcpuArea* v, ulong address, bool write, bool fetch, bool around)
     {
         Space* main = k->Spaces;
         Vma* vma = VmaSet.Find(main, address);
@@ -36,6 +37,8 @@ internal static unsafe class MainFault
         }
         // Rights only grow: no vCPU of main needs a flush, at worst it faults once more.
         Walk.Write(page, *page | Entry.Writable);
+        if (around)
+            CopyAround.Run(k, v, vma, address, directory);
         return Outcome.Done;
     }
 

@@ -40,6 +40,13 @@ internal sealed unsafe class World : IDisposable
     {
         _random = new Random(seed);
         Machine = new Machine(generous, code) { Random = _random, Meanwhile = Meanwhile, Kicked = Kicked };
+        if (_random.Next(3) != 0)
+        {
+            K->AheadLimit = (ulong)_random.Next(1, 3000);
+            K->AheadMost = 1 << _random.Next(10);
+            K->AheadGrowth = 1 << _random.Next(10);
+            K->PoolReady = ulong.MaxValue;
+        }
         _mainVcpus = Machine.Vcpus[..mainVcpus];
         foreach (Vcpu v in _mainVcpus)
         {
