@@ -22,8 +22,9 @@ internal readonly struct RunArguments
 
         Options (everything from PROGRAM on belongs to the program):
           --memory SIZE     The most memory the program may use, for example 512M or 8G
-          --precopy SIZE    The most memory for copies of pages that the program is about to write while a snapshot
-                            lives: off, auto (default: half of the memory that is free), or for example 2G
+          --precopy SIZE    The most memory for pages copied before the program writes them, while a snapshot lives:
+                            off, auto (default: half of the memory that is free), or for example 2G. With a size,
+                            or on four processors and more, a thread copies in the background too
           --trace[=FILE]    Print a line per system call, to standard error or to FILE
           --stats           Print exits, faults, page copies and snapshot times when the program ends
           --engine ENGINE   kvm (default), or native: an ordinary process, for comparison

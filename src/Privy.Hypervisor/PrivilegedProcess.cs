@@ -51,7 +51,9 @@ public static class PrivilegedProcess
         var machine = Machine.Create(kvm, memory);
         var space = new MainSpace(machine, (ulong)(options.MemoryBytes ?? 0));
         var reserve = new SnapshotReserve(machine, (ulong?)options.PrecopyBytes);
-        var table = new ProcessTable(machine, space, options.TraceFile is { } path ? new Tracer(path) : null, reserve) { RestartArguments = RestartArguments(options) };
+        var precopies = options.PrecopyBytes is { } bytesAhead ? bytesAhead != 0 : PrecopyWorker.PaysOn(Environment.ProcessorCount);
+        var precopy = precopies ? new PrecopyWorker(machine, space) : null;
+        var table = new ProcessTable(machine, space, options.TraceFile is { } path ? new Tracer(path) : null, reserve, precopy) { RestartArguments = RestartArguments(options) };
         MemoryCalls.Register();
         ProcessCalls.Register();
         SignalRegistration.Register();

@@ -17,7 +17,8 @@ public sealed record RunOptions
 
     /// <summary>
     /// Most memory that copies made ahead of the program's writes may take while a snapshot lives; 0: none are made, null: half of what
-    /// the system has to spare.
+    /// the system has to spare. A size also turns on the thread that copies in the background, which otherwise runs where there are
+    /// processors enough for it.
     /// </summary>
     public long? PrecopyBytes { get; init; }
 

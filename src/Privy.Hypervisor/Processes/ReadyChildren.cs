@@ -85,7 +85,7 @@ internal sealed class ChildRunner
 }
 
 /// <summary>Keeps one <see cref="ChildRunner"/> ready, so that a fork does not wait for a thread and a vCPU to be made.</summary>
-internal sealed class ReadyChildren(Machine machine, SnapshotReserve reserve)
+internal sealed class ReadyChildren(Machine machine, SnapshotReserve reserve, PrecopyWorker? precopy)
 {
     private readonly SemaphoreSlim _wanted = new(0);
     private readonly Lock _lock = new();
@@ -143,6 +143,10 @@ internal sealed class ReadyChildren(Machine machine, SnapshotReserve reserve)
             while (!_wanted.Wait(reserve.Rest))
                 reserve.Tend();
             reserve.Replenish(forFirst: round == 0);
+            if (round == 0)
+                precopy?.Start();
+            else
+                precopy?.Begin();
             if (round % snapshotsBetweenTrims == snapshotsBetweenTrims - 1)
                 reserve.Trim();
             lock (_lock)

@@ -29,7 +29,7 @@ internal static unsafe class PageFaultHandler
         {
             KernelLock.Enter(k, v);
             Tables.FreeRetired(k, v);
-            outcome = Resolve(k, v, v->Space, address, write, fetch, self: false, around: true);
+            outcome = Resolve(k, v, v->Space, address, write, fetch, self: false, around: CopyAround.Adaptive);
             KernelLock.Exit(k);
             if (outcome == Outcome.Done)
                 return 0;
@@ -64,7 +64,7 @@ internal static unsafe class PageFaultHandler
             Tables.FreeRetired(k, v);
             for (int n = 0; n < PagesPerLock && address < end; n++)
             {
-                outcome = Resolve(k, v, spaceIndex, address, write: true, fetch: false, self: true, around: address + Layout.PageSize >= end);
+                outcome = Resolve(k, v, spaceIndex, address, write: true, fetch: false, self: true, around: address + Layout.PageSize >= end ? CopyAround.Adaptive : 0);
                 if (outcome != Outcome.Done)
                     break;
                 address += Layout.PageSize;
@@ -82,7 +82,7 @@ internal static unsafe class PageFaultHandler
     }
 
     private static Outcome Resolve(
-        KernelState* k, VcpuArea* v, int spaceIndex, ulong address, bool write, bool fetch, bool self, bool around)
+        KernelState* k, VcpuArea* v, int spaceIndex, ulong address, bool write, bool fetch, bool self, int around)
     {
         if (!LinearMap.Contains(k, address))
             return Outcome.NotMapped;

@@ -10,12 +10,17 @@ namespace Privy.Kernel;
 /// </remarks>
 internal static unsafe class CopyAround
 {
+    /// <summary>In place of a number of pages: as many as the faults so far suggest.</summary>
+    internal const int Adaptive = -1;
+
     /// <summary>After a fault at <paramref name="address"/>, whose page main may write by now and every snapshot has a copy of.</summary>
-    internal static void Run(KernelState* k, VcpuArea* v, Vma* vma, ulong address, ulong* directory)
+    internal static void Run(KernelState* k, VcpuArea* v, Vma* vma, ulong address, ulong* directory, int wanted)
     {
-        if (k->FramesInUse >= k->AheadLimit)
+        if (!Allowed(k, vma))
             return;
-        int wanted = Window(k, v, address, *directory);
+        bool adaptive = wanted < 0;
+        if (adaptive)
+            wanted = Window(k, v, address, *directory);
         ulong area = address & ~(Layout.LargePageSize - 1);
         ulong start = vma->Start > area ? vma->Start : area;
         ulong end = vma->End < area + Layout.LargePageSize ? vma->End : area + Layout.LargePageSize;
@@ -32,8 +37,11 @@ internal static unsafe class CopyAround
         ulong low = address;
         for (; low > start && copied < wanted; low -= Layout.PageSize)
             copied += Copy(k, v, table, low - Layout.PageSize, ref all, ref flush);
-        v->AroundEnd = high;
-        v->AroundCount = wanted;
+        if (adaptive)
+        {
+            v->AroundEnd = high;
+            v->AroundCount = wanted;
+        }
         k->CopiedAhead += (ulong)copied;
 
         for (int i = 0; flush != 0; i++, flush >>= 1)
@@ -50,6 +58,10 @@ internal static unsafe class CopyAround
         if (copied < wanted && all && end - start == Layout.LargePageSize)
             Collapse(k, directory, table);
     }
+
+    /// <summary>Whether pages of the mapping may be copied before somebody writes there.</summary>
+    internal static bool Allowed(KernelState* k, Vma* vma) =>
+        (vma->HostTag & Vma.TagFile) == 0 && k->FramesInUse < k->AheadLimit;
 
     private static int Window(KernelState* k, VcpuArea* v, ulong address, ulong table)
     {

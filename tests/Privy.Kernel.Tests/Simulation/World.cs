@@ -157,6 +157,9 @@ internal sealed unsafe class World : IDisposable
             case < 42:
                 AnyOf(AnySpace()).Exit();
                 break;
+            case < 44:
+                Precopy();
+                break;
             default:
                 Touch();
                 break;
@@ -539,6 +542,14 @@ internal sealed unsafe class World : IDisposable
         Machine.Check(result == (bad < end ? -14 : 0), $"prepare returns {result}");
         if (bad < end)
             Machine.Check(v.Area->FaultAddress == AddressOf(bad) + (bad == start ? offset : 0), "address of the bad page");
+    }
+
+    private void Precopy()
+    {
+        (int start, int end) = Range();
+        Note($"precopy {start}..{end}");
+        long result = CallOn(AnyMain(), v => Machine.Code.Precopy(v, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
+        Machine.Check(result is 0 or 1 or 2, $"precopy returns {result}");
     }
 
     private void ClearAccessed()
