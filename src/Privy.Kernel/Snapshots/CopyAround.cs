@@ -55,7 +55,7 @@ internal static unsafe class CopyAround
             if ((*page & (Entry.Present | Entry.Writable)) == Entry.Present && Readers(k, low) == 0)
                 Walk.Write(page, *page | Entry.Writable);
         }
-        if (copied < wanted && all && end - start == Layout.LargePageSize)
+        if ((copied < wanted || high == end) && all && end - start == Layout.LargePageSize)
             Collapse(k, directory, table);
     }
 
