@@ -25,6 +25,7 @@ internal readonly struct RunArguments
           --precopy SIZE    The most memory for pages copied before the program writes them, while a snapshot lives:
                             off, auto (default: half of the memory that is free), or for example 2G. With a size,
                             or on four processors and more, a thread copies in the background too
+          --syscalls HOW    auto (default), exit (each leaves the VM) or ring (posted to a polling thread)
           --trace[=FILE]    Print a line per system call, to standard error or to FILE
           --stats           Print exits, faults, page copies and snapshot times when the program ends
           --engine ENGINE   kvm (default), or native: an ordinary process, for comparison
@@ -54,6 +55,7 @@ internal readonly struct RunArguments
         string? programName = null;
         var stats = false;
         var engine = Engine.Kvm;
+        var syscalls = SyscallPolicy.Auto;
         var i = 0;
         for (; i < arguments.Length; i++)
         {
@@ -109,6 +111,27 @@ internal readonly struct RunArguments
                         return Wrong($"--precopy: '{value}' is not a size; write off, auto or for example 2G");
                     break;
 
+                case "--syscalls":
+                    if (value is null && ++i < arguments.Length) value = arguments[i];
+                    switch (value)
+                    {
+                        case "auto":
+                            syscalls = SyscallPolicy.Auto;
+                            break;
+                        case "exit":
+                            syscalls = SyscallPolicy.Exit;
+                            break;
+                        case "ring":
+                            syscalls = SyscallPolicy.Ring;
+                            break;
+                        case null:
+                            return Wrong("--syscalls needs a word: auto, exit or ring");
+                        default:
+                            return Wrong($"--syscalls: '{value}' is not known; use auto, exit or ring");
+                    }
+
+                    break;
+
                 case "--engine":
                     if (value is null && ++i < arguments.Length) value = arguments[i];
                     switch (value)
@@ -149,6 +172,7 @@ internal readonly struct RunArguments
                 MemoryBytes = memory,
                 PrecopyBytes = precopy,
                 TraceFile = trace,
+                Syscalls = syscalls,
                 Stats = stats,
             },
         };

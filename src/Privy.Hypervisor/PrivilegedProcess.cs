@@ -1,6 +1,7 @@
 using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
+using Privy.Hypervisor.Polling;
 using Privy.Hypervisor.Processes;
 using Privy.Hypervisor.Signals;
 using Privy.Hypervisor.Syscalls;
@@ -53,7 +54,12 @@ public static class PrivilegedProcess
         var reserve = new SnapshotReserve(machine, (ulong?)options.PrecopyBytes);
         var precopies = options.PrecopyBytes is { } bytesAhead ? bytesAhead != 0 : PrecopyWorker.PaysOn(Environment.ProcessorCount);
         var precopy = precopies ? new PrecopyWorker(machine, space) : null;
-        var table = new ProcessTable(machine, space, options.TraceFile is { } path ? new Tracer(path) : null, reserve, precopy) { RestartArguments = RestartArguments(options) };
+        var table = new ProcessTable(machine, space, options.TraceFile is { } path ? new Tracer(path) : null, reserve, precopy)
+        {
+            RestartArguments = RestartArguments(options),
+            SyscallPolicy = options.TraceFile is null ? options.Syscalls : SyscallPolicy.Exit,
+            Poller = new SyscallPoller(space, options.Syscalls),
+        };
         MemoryCalls.Register();
         ProcessCalls.Register();
         SignalRegistration.Register();
@@ -103,6 +109,8 @@ public static class PrivilegedProcess
             arguments.AddRange(["--precopy", ahead == 0 ? "off" : ahead.ToString(System.Globalization.CultureInfo.InvariantCulture)]);
         if (options.Stats)
             arguments.Add("--stats");
+        if (options.Syscalls != SyscallPolicy.Auto)
+            arguments.AddRange(["--syscalls", options.Syscalls == SyscallPolicy.Exit ? "exit" : "ring"]);
         if (options.TraceFile is { } path)
             arguments.Add(path == "-" ? "--trace" : "--trace=" + path);
         return arguments;

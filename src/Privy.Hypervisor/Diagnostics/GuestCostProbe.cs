@@ -98,7 +98,10 @@ internal sealed unsafe class GuestMeasurement
             Cost("  of it: the write itself, once copied ahead", written, cyclesPerNanosecond),
             Cost("snapshot, the kernel's part", snapshots),
             Cost("virtual CPU made", vcpus),
-        ]);
+        ])
+        {
+            ExitNanoseconds = Median(exits),
+        };
     }
 
     private (double[] Shorter, double[] Longer) Breakpoints()

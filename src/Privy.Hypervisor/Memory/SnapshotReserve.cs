@@ -52,11 +52,13 @@ internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
         var to = Math.Min(LargePageUp(next + (TablesAhead / share)), state->TableEnd);
         if (from < to)
         {
-            Populate(from, to - from);
+            Touch(from, to - from);
             _tablesReady = to;
         }
 
         PopulateFrames(FramesKept / share);
+        // What the kernel keeps for each table lies in an array of 2 MB pages as well.
+        Touch((ulong)(state->TableLinks + ((next - state->TableStart) / Layout.PageSize)), TablesAhead / share / Layout.PageSize * sizeof(ulong));
         state->AheadLimit = (aheadBytes ?? Spare() / 2) / Layout.PageSize;
         if (forFirst)
             return;
@@ -160,16 +162,21 @@ internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
             var to = Math.Min(LargePageUp(from + 1), state->PoolEnd);
             if (from >= to || from >= Volatile.Read(ref state->PoolNext) + ahead || machine.Slots.Ensure(from) != 0)
                 return;
-            Populate((ulong)Machine.PoolHost(from), to - from);
-            Volatile.Write(ref state->PoolReady, to);
+            Touch((ulong)Machine.PoolHost(from), to - from);
+            // What the kernel keeps for each of them lies in an array of 2 MB pages as well.
+            Touch((ulong)(state->Frames + ((from - state->PoolStart) / Layout.PageSize)), (to - from) / Layout.PageSize * (ulong)sizeof(FrameInfo));
+            HostKernelLock.Acquire(state);
+            state->PoolReady = Math.Max(state->PoolReady, to);
+            HostKernelLock.Release(state);
         }
     }
 
-    private static void Populate(ulong address, ulong length)
+    private static void Touch(ulong address, ulong length)
     {
         const int populateWrite = 23;
+        var start = address & ~(Layout.PageSize - 1);
         // Linux 5.14; without it the first touch does the work, later.
-        _ = HostMemory.Advise(address, length, populateWrite);
+        _ = HostMemory.Advise(start, (address + length - start + Layout.PageSize - 1) & ~(Layout.PageSize - 1), populateWrite);
     }
 
     /// <summary>Memory that the system has to spare, not counting what the pool has already.</summary>

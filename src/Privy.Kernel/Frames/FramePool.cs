@@ -32,6 +32,9 @@ internal static unsafe class FramePool
     {
         if (k->FramesInUse != 0 || k->ActiveMask != 0)
             return;
+        // What was handed out has memory by now, for the host to take back.
+        if (k->PoolReady < k->PoolNext)
+            k->PoolReady = k->PoolNext;
         k->FreeFrames = 0;
         k->FreeFrameCount = 0;
         k->ZeroFrame = 0;

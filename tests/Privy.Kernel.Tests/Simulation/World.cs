@@ -561,7 +561,7 @@ internal sealed unsafe class World : IDisposable
         bool alone = space.Vcpus.All(o => o == v || !o.InGuest);
         Note($"clear accessed {space.Index}");
         long result = CallOn(v, a => Machine.Code.ClearAccessed(a, space.Index));
-        Machine.Check(result == 0 || (result == 1 && alone && v.Area->FlushPending == 1), "clear accessed");
+        Machine.Check(result == 0 || (result > 0 && alone && v.Area->FlushPending == 1), "clear accessed");
     }
 
     /// <summary>The host reads a snapshot's memory by its tables.</summary>
