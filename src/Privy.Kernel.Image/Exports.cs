@@ -31,6 +31,9 @@ internal static unsafe class Exports
     [RuntimeExport("privy_clear_accessed")]
     private static long ClearAccessed(VcpuArea* v, int space) => KernelEntry.ClearAccessed(v, space);
 
+    [RuntimeExport("privy_precopy")]
+    private static long Precopy(VcpuArea* v, ulong start, ulong end) => KernelEntry.Precopy(v, start, end);
+
     // ilc's start-up code for native libraries refers to these two; nothing calls it.
     [RuntimeExport("RhpReversePInvoke")]
     private static void ReversePInvoke(void* frame) { }

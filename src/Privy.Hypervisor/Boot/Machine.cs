@@ -13,6 +13,11 @@ public sealed unsafe class Machine : IDisposable
     private const ulong SlotBitmapOffset = 0x20000;
     private const ulong PoolVirtual = 0x0A00_0000_0000;
 
+    // Measured, see docs/performance.md: the pages copied ahead under a page table cost at most what its faults have cost.
+    private const int AheadGrowthParavirtual = 4;
+    private const int AheadGrowthHardware = 1;
+    private const int AheadMost = 64;
+
     private readonly VirtualMachine _vm;
     private readonly CpuidEntry[] _cpuid;
     private readonly ulong _xcr0;
@@ -183,6 +188,7 @@ public sealed unsafe class Machine : IDisposable
             return;
         SyscallEntersRing0 = (vcpu.Cpu.GetSystemRegisters().Ss.Dpl & 3) == 0;
         _syscallProbed = true;
+        State->AheadGrowth = SyscallEntersRing0 ? AheadGrowthHardware : AheadGrowthParavirtual;
     }
 
     /// <summary>Adds up the exits of all vCPUs.</summary>
@@ -281,8 +287,13 @@ public sealed unsafe class Machine : IDisposable
         state->WindowPhysical = Map.WindowPhysical;
         state->PoolStart = Layout.PoolPhysical;
         state->PoolNext = Layout.PoolPhysical;
+        state->PoolReady = Layout.PoolPhysical;
         state->PoolEnd = Map.PoolEnd;
         state->Epoch = 1;
+        state->AheadGrowth = AheadGrowthParavirtual;
+        state->AheadMost = AheadMost;
+        state->AheadGrowth = AheadGrowthParavirtual;
+        state->AheadMost = AheadMost;
         state->VcpuAreas = Layout.KernelBase + Layout.VcpuOffset;
         state->SlotBitmap = (ulong*)(Layout.KernelBase + SlotBitmapOffset);
         state->Spaces = (Space*)(Layout.KernelBase + SpacesOffset);

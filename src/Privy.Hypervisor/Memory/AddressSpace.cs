@@ -9,7 +9,7 @@ namespace Privy.Hypervisor.Memory;
 internal static class VmaTag
 {
     /// <summary>Backed by a file: pages nobody touched are not zeros.</summary>
-    internal const uint File = 1;
+    internal const uint File = Vma.TagFile;
 
     /// <summary>The host mapping has no access yet (PROT_NONE); the first mprotect must grant it there too.</summary>
     internal const uint HostNone = 2;

@@ -94,6 +94,12 @@ public unsafe struct VcpuArea
 
     /// <summary>The one instruction outside the program that touches its memory: the system-call stub's copy of what the program writes.</summary>
     public ulong CopyRip;
+
+    /// <summary>The kernel's own: where the pages end that the last fault copied ahead.</summary>
+    public ulong AroundEnd;
+
+    /// <summary>The kernel's own: how many pages the last fault copied, its own included.</summary>
+    public int AroundCount;
 }
 
 /// <summary>Values of <see cref="VcpuArea.FaultCode"/>; the first two are Linux's si_code of SIGSEGV.</summary>

@@ -1091,3 +1091,44 @@ CASE(seen_from_outside)
             EQUAL(SIGKILL, status);
     }
 }
+
+static long resident(void)
+{
+    FILE *f = fopen("/proc/self/statm", "r");
+    long size, pages;
+    CHECK(f != NULL && fscanf(f, "%ld %ld", &size, &pages) == 2);
+    fclose(f);
+    return pages * 4 / 1024;
+}
+
+/* Copies made for a child are given back after its end, but for a reserve. */
+CASE(memory_given_back)
+{
+    const size_t size = 192UL << 20;
+    unsigned char *m = map_anonymous(size);
+    for (size_t i = 0; i < size; i += PAGE)
+        m[i] = 1;
+    int p[2];
+    SYS(pipe(p));
+    fflush(NULL);
+    long before = resident();
+    pid_t child = (pid_t)SYS(fork());
+    if (child == 0) {
+        char c;
+        SYS(close(p[1]));
+        EQUAL(0, read(p[0], &c, 1));
+        for (size_t i = 0; i < size; i += PAGE)
+            EQUAL(1, m[i]);
+        _exit(0);
+    }
+    SYS(close(p[0]));
+    for (size_t i = 0; i < size; i += PAGE)
+        m[i] = 2;
+    SYS(close(p[1]));
+    expect_exit(child, 0);
+    for (int tries = 0; resident() > before + 64; tries++) {
+        CHECK(tries < 300);
+        usleep(100000);
+    }
+    SYS(munmap(m, size));
+}
