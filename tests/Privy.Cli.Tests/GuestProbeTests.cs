@@ -35,9 +35,19 @@ public class GuestProbeTests
     {
         List<Check> checks = [];
         Assert.NotNull(GuestProbe.Examine(checks, 0, new Probe(() => new MachineCosts(syscallEntersRing0, ring0, []))));
-        Assert.Equal(2, checks.Count);
+        Assert.Equal(3, checks.Count);
         Assert.DoesNotContain(checks, c => c.Verdict == Verdict.Problem);
         Assert.Contains(expected, checks[1].Value, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(1_400, "by exits")]
+    [InlineData(27_000, "posted to a polling thread")]
+    public void Calls_are_posted_where_exits_are_expensive(double exit, string expected)
+    {
+        List<Check> checks = [];
+        Assert.NotNull(GuestProbe.Examine(checks, 0, new Probe(() => new MachineCosts(false, 600, []) { ExitNanoseconds = exit })));
+        Assert.StartsWith(Environment.ProcessorCount > 1 ? expected : "by exits", checks[2].Value, StringComparison.Ordinal);
     }
 
     [Theory]

@@ -26,12 +26,22 @@ internal static unsafe class ErrorOutput
             _ = HostSyscall.Raw(Write, (ulong)s_descriptor, (ulong)at, (ulong)bytes.Length);
     }
 
-    /// <summary>Closes all descriptors of the calling thread's table but this one.</summary>
+    /// <summary>One more descriptor of the hypervisor that <see cref="CloseAllOthers"/> leaves: the news of a child's end travels by it.</summary>
+    internal static int AlsoKept { get; set; } = -1;
+
+    /// <summary>Closes all descriptors of the calling thread's table but this one and <see cref="AlsoKept"/>.</summary>
     internal static void CloseAllOthers()
     {
-        if (s_descriptor > 0)
-            _ = HostSyscall.Raw(CloseRange, 0, (ulong)s_descriptor - 1, 0);
-        _ = HostSyscall.Raw(CloseRange, (ulong)s_descriptor + 1, uint.MaxValue, 0);
+        var (first, second) = (Math.Min(s_descriptor, AlsoKept), Math.Max(s_descriptor, AlsoKept));
+        Close(0, first - 1L);
+        Close(first + 1L, second - 1L);
+        Close(second + 1L, uint.MaxValue);
+    }
+
+    private static void Close(long first, long last)
+    {
+        if (first <= last)
+            _ = HostSyscall.Raw(CloseRange, (ulong)first, (ulong)last, 0);
     }
 
     private static int Open()

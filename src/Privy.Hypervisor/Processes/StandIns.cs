@@ -49,6 +49,7 @@ internal sealed unsafe class StandIns
     {
         const ulong closeOnExecNonBlocking = 0x80800;
         _event = Kvm.OwnDescriptors.Adopt((int)HostSyscall.Checked(HostSyscall.RawQuick(HostCallNumber.Eventfd2, 0, closeOnExecNonBlocking), "eventfd2", "EFD_CLOEXEC | EFD_NONBLOCK"));
+        ErrorOutput.AlsoKept = _event;
         new Thread(Watch, 256 * 1024) { IsBackground = true, Name = "privy-children" }.Start();
     }
 

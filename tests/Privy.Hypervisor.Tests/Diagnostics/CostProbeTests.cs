@@ -33,9 +33,10 @@ public class CostProbeTests
 
         Assert.Equal(first.SyscallEntersRing0, second.SyscallEntersRing0);
         Assert.Equal(first.Ring0IsNative, second.Ring0IsNative);
-        Assert.Equal(9, second.Costs.Count);
-        Assert.Equal(9, second.Costs.Select(c => c.Name).Distinct().Count());
+        Assert.Equal(11, second.Costs.Count);
+        Assert.Equal(11, second.Costs.Select(c => c.Name).Distinct().Count());
         Assert.All(second.Costs, c => Assert.InRange(c.Median, 0, c.P99));
+        Assert.Equal(second.ExitNanoseconds, second.Costs[0].Median);
         // All but the one instruction of ring 0 leave the guest's ring 3, which no processor does in 10 ns.
         Assert.All(second.Costs.Where(c => !c.Name.StartsWith("instruction", StringComparison.Ordinal)), c => Assert.True(c.Median > 10, c.ToString()));
     }

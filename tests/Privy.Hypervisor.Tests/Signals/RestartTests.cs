@@ -29,7 +29,7 @@ public class RestartTests
     [InlineData(34, -Errno.ERESTARTNOHAND, true, false)]
     [InlineData(9999, -Errno.ERESTARTSYS, false, true)]
     public void After_a_handler(long number, long result, bool restartFlag, bool restarts) =>
-        Assert.Equal(restarts, SyscallRestart.RestartsAfterHandler(number, result, default, restartFlag ? SignalAction.SA_RESTART : 0));
+        Assert.Equal(restarts, SyscallRestart.RestartsAfterHandler(number, result, new SyscallArguments(0, 0, 0, number == EpollWait ? ulong.MaxValue : 0, 0, 0), restartFlag ? SignalAction.SA_RESTART : 0));
 
     [Fact]
     public void Some_calls_depend_on_their_arguments()
@@ -38,6 +38,8 @@ public class RestartTests
         Assert.True(Restarts(Futex, 0x80, 0));
         Assert.False(Restarts(Futex, 0x80, 0x1000));
         Assert.False(Restarts(Futex, 0x189, 0x1000)); // FUTEX_WAIT_BITSET | PRIVATE | CLOCK_REALTIME
+        Assert.False(Restarts(EpollWait, 0, 10));
+        Assert.True(SyscallRestart.RestartsAfterHandler(EpollWait, -Errno.ERESTARTSYS, default, 0)); // does not wait, so no signal can have interrupted it
         Assert.True(Restarts(Fcntl, 7, 0));
         Assert.False(Restarts(Fcntl, 3, 0));
     }
