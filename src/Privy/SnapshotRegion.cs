@@ -228,6 +228,18 @@ public sealed unsafe class SnapshotRegion : IDisposable
         return new PageSet(words);
     }
 
+    /// <summary>Pages that may hold something other than zeros, now or in a snapshot taken before.</summary>
+    internal PageSet TouchedPages()
+    {
+        var words = new ulong[(Length / PageSize + 63) / 64];
+        lock (_gate)
+        {
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            _engine.Touched(words);
+        }
+        return new PageSet(words);
+    }
+
     private void Remove(SnapshotPoint point)
     {
         point.IsRemoved = true;

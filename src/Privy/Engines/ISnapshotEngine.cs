@@ -40,6 +40,9 @@ internal unsafe interface ISnapshotEngine
     /// <summary>Sets the bits of the pages written between two snapshots, neither of them removed.</summary>
     void Changed(EngineSnapshot newer, EngineSnapshot older, Span<ulong> pages);
 
+    /// <summary>Sets the bits of all pages that may hold something other than zeros.</summary>
+    void Touched(Span<ulong> pages);
+
     /// <summary>Takes the memory back. Every snapshot has been removed.</summary>
     void Close();
 }

@@ -19,7 +19,9 @@ internal static unsafe partial class NativeMethods
     internal const int AdviseHugePage = 14;
     internal const int AdvisePopulateWrite = 23;
 
-    internal const int OutOfMemory = 12;
+    private const int OpenDirectory = 0x10000;
+    private const int OpenCloseOnExec = 0x80000;
+    private const int InvalidArgument = 22;
 
     private static readonly byte* Failed = (byte*)-1;
 
@@ -54,6 +56,20 @@ internal static unsafe partial class NativeMethods
             throw new InvalidOperationException($"Memory cannot be protected: {Error(Marshal.GetLastPInvokeError())}.");
     }
 
+    /// <summary>Makes the names in a folder last.</summary>
+    internal static void SynchronizeDirectory(string path)
+    {
+        int descriptor = open(path, OpenDirectory | OpenCloseOnExec);
+        if (descriptor < 0)
+            throw new IOException($"The folder {path} cannot be opened: {Error(Marshal.GetLastPInvokeError())}.");
+        int result = fsync(descriptor);
+        int error = Marshal.GetLastPInvokeError();
+        _ = close(descriptor);
+        // Some file systems have no such operation for folders, and need none.
+        if (result != 0 && error != InvalidArgument)
+            throw new IOException($"The folder {path} cannot be written to disk: {Error(error)}.");
+    }
+
     internal static string Error(int errno) => Marshal.GetPInvokeErrorMessage(errno);
 
     [LibraryImport("libc", EntryPoint = "pthread_create")]
@@ -73,4 +89,13 @@ internal static unsafe partial class NativeMethods
 
     [LibraryImport("libc", SetLastError = true)]
     private static partial int mprotect(void* address, nuint length, int protection);
+
+    [LibraryImport("libc", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    private static partial int open(string path, int flags);
+
+    [LibraryImport("libc", SetLastError = true)]
+    private static partial int fsync(int descriptor);
+
+    [LibraryImport("libc")]
+    private static partial int close(int descriptor);
 }

@@ -69,6 +69,8 @@ internal sealed unsafe class CopyingEngine : ISnapshotEngine
         }
     }
 
+    public void Touched(Span<ulong> pages) => PageSets.Fill(pages, 0, _length / SnapshotRegion.PageSize);
+
     public void Close() => NativeMethods.Unmap(Memory, _length);
 
     private sealed class Copy : EngineSnapshot

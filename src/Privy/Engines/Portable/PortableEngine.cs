@@ -14,6 +14,9 @@ internal sealed unsafe class PortableEngine : ISnapshotEngine
     private const long Ftruncate = 77;
     private const long Eventfd2 = 290;
     private const long Write = 1;
+    private const long Lseek = 8;
+    private const long SeekData = 3;
+    private const long SeekHole = 4;
     private const long MemfdCloseOnExec = 1;
     private const long EventfdCloseOnExec = 0x80000;
     private const int EventBuffer = 4096;
@@ -118,6 +121,22 @@ internal sealed unsafe class PortableEngine : ISnapshotEngine
     {
         fixed (ulong* words = pages)
             ResidentCode.Changed(_state, ((PortableSnapshot)newer).Node, ((PortableSnapshot)older).Node, words);
+    }
+
+    public void Touched(Span<ulong> pages)
+    {
+        // The memory file says where it has pages.
+        for (long at = 0; at < _length;)
+        {
+            long data = ResidentCode.Call(Lseek, _file, at, SeekData);
+            if (data < 0)
+                return;
+            long hole = ResidentCode.Call(Lseek, _file, data, SeekHole);
+            if (hole < 0)
+                hole = _length;
+            PageSets.Fill(pages, data / SnapshotRegion.PageSize, (hole + SnapshotRegion.PageSize - 1) / SnapshotRegion.PageSize);
+            at = hole;
+        }
     }
 
     public void Close()
