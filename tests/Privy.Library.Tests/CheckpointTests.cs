@@ -150,7 +150,7 @@ public sealed class CheckpointTests : IDisposable
             Assert.Equal(visible, restored.Problems.Any(p => p.StartsWith(path + ":", StringComparison.Ordinal)));
             Assert.Equal(visible ? 1 : 0, restored.Problems.Count);
             File.WriteAllBytes(path, content);
-        }, iter: 300, threads: 1);
+        }, iter: 150, threads: 1);
     }
 
     [Fact]
