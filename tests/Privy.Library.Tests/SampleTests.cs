@@ -140,7 +140,8 @@ public sealed class SampleTests : IDisposable
             do
                 line = _process.StandardOutput.ReadLine();
             while (line is not null && !line.StartsWith("ready", StringComparison.Ordinal));
-            Assert.True(line is not null, _process.StandardError.ReadToEnd());
+            if (line is null)
+                Assert.Fail(_process.StandardError.ReadToEnd());
             _connection = Connect();
         }
 
