@@ -22,6 +22,7 @@ internal readonly struct RunArguments
 
         Options (everything from PROGRAM on belongs to the program):
           --memory SIZE     The most memory the program may use, for example 512M or 8G
+          --syscalls HOW    auto (default), exit (each leaves the VM) or ring (posted to a polling thread)
           --trace[=FILE]    Print a line per system call, to standard error or to FILE
           --stats           Print exits, faults, page copies and snapshot times when the program ends
           --engine ENGINE   kvm (default), or native: an ordinary process, for comparison
@@ -50,6 +51,7 @@ internal readonly struct RunArguments
         string? programName = null;
         var stats = false;
         var engine = Engine.Kvm;
+        var syscalls = SyscallPolicy.Auto;
         var i = 0;
         for (; i < arguments.Length; i++)
         {
@@ -94,6 +96,27 @@ internal readonly struct RunArguments
                     memory = bytes;
                     break;
 
+                case "--syscalls":
+                    if (value is null && ++i < arguments.Length) value = arguments[i];
+                    switch (value)
+                    {
+                        case "auto":
+                            syscalls = SyscallPolicy.Auto;
+                            break;
+                        case "exit":
+                            syscalls = SyscallPolicy.Exit;
+                            break;
+                        case "ring":
+                            syscalls = SyscallPolicy.Ring;
+                            break;
+                        case null:
+                            return Wrong("--syscalls needs a word: auto, exit or ring");
+                        default:
+                            return Wrong($"--syscalls: '{value}' is not known; use auto, exit or ring");
+                    }
+
+                    break;
+
                 case "--engine":
                     if (value is null && ++i < arguments.Length) value = arguments[i];
                     switch (value)
@@ -133,6 +156,7 @@ internal readonly struct RunArguments
                 ProgramName = programName,
                 MemoryBytes = memory,
                 TraceFile = trace,
+                Syscalls = syscalls,
                 Stats = stats,
             },
         };

@@ -1,6 +1,7 @@
 using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
+using Privy.Hypervisor.Polling;
 using Privy.Hypervisor.Processes;
 using Privy.Hypervisor.Signals;
 using Privy.Hypervisor.Syscalls;
@@ -50,7 +51,12 @@ public static class PrivilegedProcess
         using var kvm = KvmSystem.Open();
         var machine = Machine.Create(kvm, memory);
         var space = new MainSpace(machine, (ulong)(options.MemoryBytes ?? 0));
-        var table = new ProcessTable(machine, space, options.TraceFile is { } path ? new Tracer(path) : null) { RestartArguments = RestartArguments(options) };
+        var table = new ProcessTable(machine, space, options.TraceFile is { } path ? new Tracer(path) : null)
+        {
+            RestartArguments = RestartArguments(options),
+            SyscallPolicy = options.TraceFile is null ? options.Syscalls : SyscallPolicy.Exit,
+            Poller = new SyscallPoller(space, options.Syscalls),
+        };
         MemoryCalls.Register();
         ProcessCalls.Register();
         SignalRegistration.Register();
@@ -98,6 +104,8 @@ public static class PrivilegedProcess
             arguments.AddRange(["--memory", bytes.ToString(System.Globalization.CultureInfo.InvariantCulture)]);
         if (options.Stats)
             arguments.Add("--stats");
+        if (options.Syscalls != SyscallPolicy.Auto)
+            arguments.AddRange(["--syscalls", options.Syscalls == SyscallPolicy.Exit ? "exit" : "ring"]);
         if (options.TraceFile is { } path)
             arguments.Add(path == "-" ? "--trace" : "--trace=" + path);
         return arguments;

@@ -18,6 +18,9 @@ public sealed record RunOptions
     /// <summary>Where to write a line per system call: a file's path, "-" for standard error, null for nowhere.</summary>
     public string? TraceFile { get; init; }
 
+    /// <summary>How system calls reach the host.</summary>
+    public SyscallPolicy Syscalls { get; init; }
+
     /// <summary>Print counters (exits, faults, copies, snapshots) to standard error when the program ends.</summary>
     public bool Stats { get; init; }
 }

@@ -17,6 +17,20 @@ public sealed class ProgramTests
     [MemberData(nameof(Cases), "threads")]
     public void Threads(string name) => TestPrograms.Run("threads", name);
 
+    /// <summary>Calls posted to a polling thread, calls that leave the guest, and what the program gets by default.</summary>
+    [PrivyTheory(Needs.Compiler)]
+    [MemberData(nameof(BusyCases))]
+    public void Many_calls(string name, string syscalls) => TestPrograms.Run("busy", name, seconds: 120, options: ["--syscalls", syscalls]);
+
+    public static TheoryData<string, string> BusyCases()
+    {
+        var data = new TheoryData<string, string>();
+        foreach (var name in TestPrograms.Cases("busy"))
+            foreach (var syscalls in new[] { "auto", "exit", "ring" })
+                data.Add(name, syscalls);
+        return data;
+    }
+
     [PrivyTheory(Needs.Compiler)]
     [MemberData(nameof(Cases), "signals")]
     public void Signals(string name) => TestPrograms.Run("signals", name);

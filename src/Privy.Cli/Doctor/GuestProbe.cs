@@ -52,8 +52,21 @@ internal static class GuestProbe
         [
             new Check(Verdict.Good, Name, $"works: page faults, copies and snapshots, in {took.TotalMilliseconds:0} ms"),
             Kind(measured),
+            Syscalls(measured),
         ]);
         return measured;
+    }
+
+    /// <summary>What <c>--syscalls auto</c> comes to.</summary>
+    private static Check Syscalls(MachineCosts measured)
+    {
+        const string name = "system calls";
+        var exit = DoctorReport.Duration(measured.ExitNanoseconds);
+        if (!measured.PollingPays)
+            return new Check(Verdict.Good, name, $"by exits, which cost {exit} here");
+        return Environment.ProcessorCount > 1
+            ? new Check(Verdict.Good, name, $"posted to a polling thread while there are many, as an exit costs {exit}")
+            : new Check(Verdict.Warning, name, $"by exits, which cost {exit} here", "a second processor would let a polling thread make them (a few microseconds each)");
     }
 
     /// <summary>Which kind of KVM this is, by what the guest showed; the modules only add why memory is slow.</summary>

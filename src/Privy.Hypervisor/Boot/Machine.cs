@@ -357,7 +357,7 @@ public sealed unsafe class Machine : IDisposable
         cpu.TryClearTscOffset();
         cpu.SetMsrs([
             new MsrEntry { Index = 0xC000_0081, Data = ((ulong)Selectors.UserCode32 << 48) | ((ulong)Selectors.KernelCode << 32) }, // STAR
-            new MsrEntry { Index = 0xC000_0082, Data = stubs.SyscallEntry }, // LSTAR
+            new MsrEntry { Index = 0xC000_0082, Data = stubs.Syscall.Entry }, // LSTAR
             new MsrEntry { Index = 0xC000_0084, Data = 0x4_7700 }, // FMASK: TF, IF, DF, IOPL, NT, AC
         ]);
         return new Vcpu(this, cpu, stubs, shared);

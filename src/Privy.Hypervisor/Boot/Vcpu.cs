@@ -28,6 +28,7 @@ internal sealed unsafe class Vcpu
 {
     private const uint UserFlagsFixed = 0x202; // bit 1 is always set; IF as Linux programs see it
     private const ulong ResumeFlag = 1UL << 16;
+    private const ulong SyscallLength = 2;
 
     private readonly Machine _machine;
     private readonly ulong _base;
@@ -44,6 +45,7 @@ internal sealed unsafe class Vcpu
         Stubs = stubs;
         Area = area;
         _base = (ulong)area;
+        Ring = (SyscallRing*)(_base + VcpuLayout.Ring);
     }
 
     internal VirtualCpu Cpu { get; }
@@ -51,6 +53,12 @@ internal sealed unsafe class Vcpu
     internal VcpuStubs Stubs { get; }
 
     internal VcpuArea* Area { get; }
+
+    /// <inheritdoc cref="Machine.SyscallEntersRing0"/>
+    internal bool SyscallEntersRing0 => _machine.SyscallEntersRing0;
+
+    /// <summary>How system calls travel without an exit.</summary>
+    internal SyscallRing* Ring { get; }
 
     /// <summary>Thread id of the host thread that runs the vCPU; 0: none.</summary>
     internal int HostThreadId { get; set; }
@@ -84,6 +92,7 @@ internal sealed unsafe class Vcpu
         Area->FlushPending = 0;
         Area->ExitRequest = 0;
         Area->InGuest = 0;
+        *Ring = default;
         var root = _machine.State->Spaces[space].Root;
         Cpu.SetSystemRegisters(UserSystemRegisters(space, fsBase, gsBase));
         Area->LoadedRoot = root;
@@ -116,10 +125,25 @@ internal sealed unsafe class Vcpu
         HostThread.Kick(HostThreadId);
     }
 
-    /// <summary>Kicks the vCPU and waits until it has left the guest once: its next entry flushes if <see cref="VcpuArea.FlushPending"/> is set.</summary>
+    /// <summary>
+    /// Kicks the vCPU and waits until it cannot execute another instruction of the guest before its next entry, which flushes if
+    /// <see cref="VcpuArea.FlushPending"/> is set.
+    /// </summary>
+    /// <remarks>
+    /// That need not mean to wait until its thread has come out, which may have to wait for a processor itself. Once the kick's signal is pending,
+    /// KVM leaves the guest instead of entering it (Documentation/virt/kvm/vcpu-requests.rst); a thread that is in the guest now leaves it for the
+    /// barrier's interrupt and finds the signal on the way back; one that does not run finds it when it does.
+    /// </remarks>
     internal void KickAndWait()
     {
         Kick();
+        if (ThreadBarrier.IsAvailable)
+        {
+            if (Volatile.Read(ref Area->InGuest) != 0)
+                ThreadBarrier.Pass();
+            return;
+        }
+
         var spinner = default(SpinWait);
         while (Volatile.Read(ref Area->InGuest) != 0 && Volatile.Read(ref Area->FlushPending) != 0)
             spinner.SpinOnce(sleep1Threshold: 200);
@@ -327,7 +351,7 @@ internal sealed unsafe class Vcpu
             // IRETQ faults on its own frame, see LeaveException.
             if (_user.Rcx == _user.Rip && _user.R11 == registers.Rflags && _user.Rip < 1UL << 47)
             {
-                registers.Rip = Stubs.SyscallReturn;
+                registers.Rip = Stubs.Syscall.Return;
                 registers.Rflags = 2;
             }
             else
@@ -373,17 +397,13 @@ internal sealed unsafe class Vcpu
             return true;
         }
 
-        if (rip == Stubs.SyscallEntry)
+        if (Stubs.Syscall.Locate(rip) is not StubPosition.Outside and var position)
         {
-            // SYSCALL was executed, its doorbell not: let the program execute it again. This may be the first SYSCALL of all.
-            _machine.ProbeSyscall(this);
-            const ulong syscallLength = 2;
-            Capture(registers.Rcx - syscallLength, registers.R11, _machine.SyscallEntersRing0);
-            _userDirty = true;
+            LeaveSyscallStub(position);
             return true;
         }
 
-        if (rip == Stubs.SyscallReturn)
+        if (rip == Stubs.Syscall.Return)
         {
             Capture(registers.Rcx, registers.R11, ring0: true);
             return true;
@@ -406,6 +426,57 @@ internal sealed unsafe class Vcpu
         }
 
         return false;
+    }
+
+    /// <summary>A kick hit the system-call stub: the call either has its result, or the program executes SYSCALL again.</summary>
+    private void LeaveSyscallStub(StubPosition position)
+    {
+        // This may be the first SYSCALL of all.
+        _machine.ProbeSyscall(this);
+        ref var registers = ref Cpu.Registers;
+        if (position == StubPosition.Posted)
+            position = Settle();
+        var (rip, flags, result, stack) = (registers.Rcx, registers.R11, registers.Rax, registers.Rsp);
+        switch (position)
+        {
+            case StubPosition.Done:
+                (rip, flags, result) = (Ring->Rip, Ring->Flags, (ulong)Ring->Result);
+                break;
+            case StubPosition.Restoring:
+                (rip, flags, result) = (Ring->Rip - SyscallLength, Ring->Flags, Ring->Number);
+                break;
+            case StubPosition.Begun:
+                rip -= SyscallLength;
+                break;
+            case StubPosition.LeavingOnOwnStack:
+                stack = Ring->StackPointer;
+                break;
+        }
+
+        Ring->State = RingState.Idle;
+        Capture(rip, flags, _machine.SyscallEntersRing0);
+        _user.Rax = result;
+        _user.Rsp = stack;
+        _userDirty = true;
+    }
+
+    /// <summary>Takes a posted call back, or waits for the poller, which never blocks.</summary>
+    private StubPosition Settle()
+    {
+        var spinner = default(SpinWait);
+        while (true)
+        {
+            switch (Interlocked.CompareExchange(ref Ring->State, RingState.Idle, RingState.Posted))
+            {
+                case RingState.Claimed:
+                    spinner.SpinOnce(sleep1Threshold: -1);
+                    break;
+                case RingState.Done:
+                    return StubPosition.Done;
+                default:
+                    return StubPosition.Restoring;
+            }
+        }
     }
 
     private VcpuExit LeaveHandler()

@@ -5,6 +5,9 @@ namespace Privy.Hypervisor.Boot;
 /// <summary>Offsets inside a vCPU's area (<see cref="Layout.VcpuStride"/> bytes); the area begins with <see cref="VcpuArea"/>.</summary>
 internal static class VcpuLayout
 {
+    /// <summary>The <see cref="SyscallRing"/>.</summary>
+    internal const ulong Ring = 0x800;
+
     internal const ulong Gdt = 0x1000;
     internal const ulong Tss = 0x1100;
     internal const ulong Idt = 0x2000;

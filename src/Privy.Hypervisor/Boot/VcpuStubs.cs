@@ -32,11 +32,8 @@ internal sealed class VcpuStubs
     /// <summary>Entry of exception vector n.</summary>
     internal ulong[] Vectors { get; }
 
-    /// <summary>Target of SYSCALL.</summary>
-    internal ulong SyscallEntry { get; private init; }
-
-    /// <summary>The SYSRETQ after the doorbell, where ring 0 stands while the host serves a call.</summary>
-    internal ulong SyscallReturn { get; private init; }
+    /// <summary>The target of SYSCALL.</summary>
+    internal SyscallStub Syscall { get; private init; } = null!;
 
     /// <summary>An IRETQ for ring 0, on <see cref="VcpuLayout.ReturnFrame"/>.</summary>
     internal ulong InterruptReturn { get; private init; }
@@ -78,8 +75,7 @@ internal sealed class VcpuStubs
         return new VcpuStubs(code, Array.ConvertAll(Vectors, v => v + distance))
         {
             _area = area,
-            SyscallEntry = SyscallEntry + distance,
-            SyscallReturn = SyscallReturn + distance,
+            Syscall = Syscall.MovedBy(distance),
             InterruptReturn = InterruptReturn + distance,
             FaultHandler = FaultHandler + distance,
             FaultCheck = FaultCheck + distance,
@@ -92,8 +88,6 @@ internal sealed class VcpuStubs
     {
         var area = VcpuLayout.AreaOf(index);
         var asm = new Assembler(64);
-        var syscallEntry = asm.CreateLabel("syscall_entry");
-        var syscallReturn = asm.CreateLabel("syscall_return");
         var interruptReturn = asm.CreateLabel("interrupt_return");
         var faultEntry = asm.CreateLabel("fault_entry");
         var faultHandler = asm.CreateLabel("fault_handler");
@@ -103,10 +97,7 @@ internal sealed class VcpuStubs
         var call = asm.CreateLabel("call");
         var trap = area + VcpuLayout.Rsp0Top - (ulong)sizeof(TrapFrame);
 
-        asm.Label(ref syscallEntry);
-        Doorbell(asm, Layout.DoorbellSyscall);
-        asm.Label(ref syscallReturn);
-        asm.sysretq();
+        var syscall = SyscallStub.Assemble(asm, area, () => Doorbell(asm, Layout.DoorbellSyscall));
 
         asm.Label(ref interruptReturn);
         asm.iretq();
@@ -179,8 +170,7 @@ internal sealed class VcpuStubs
         return new VcpuStubs(stream.ToArray(), vectors)
         {
             _area = area,
-            SyscallEntry = result.GetLabelRIP(syscallEntry),
-            SyscallReturn = result.GetLabelRIP(syscallReturn),
+            Syscall = syscall(result),
             InterruptReturn = result.GetLabelRIP(interruptReturn),
             FaultHandler = result.GetLabelRIP(faultHandler),
             FaultCheck = result.GetLabelRIP(faultCheck),

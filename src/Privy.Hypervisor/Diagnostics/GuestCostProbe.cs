@@ -95,7 +95,10 @@ internal sealed unsafe class GuestMeasurement
             Cost("first write to a page after a snapshot (copy)", copies, cyclesPerNanosecond),
             Cost("snapshot, the kernel's part", snapshots),
             Cost("virtual CPU made", vcpus),
-        ]);
+        ])
+        {
+            ExitNanoseconds = Median(exits),
+        };
     }
 
     private (double[] Shorter, double[] Longer) Breakpoints()

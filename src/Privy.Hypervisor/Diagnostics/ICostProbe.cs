@@ -15,6 +15,12 @@ public sealed record MachineCosts(bool SyscallEntersRing0, double Ring0Nanosecon
     // Hundreds of cycles; the slowest processor takes a few for a no-op, the fastest emulation a thousand.
     private const double Emulated = 100;
 
+    /// <summary>What an exit to user space and back costs, in nanoseconds.</summary>
+    public double ExitNanoseconds { get; init; }
+
+    /// <summary>Whether system calls posted to a polling thread are cheaper than calls that leave the guest; it needs a second processor as well.</summary>
+    public bool PollingPays => ExitNanoseconds >= Polling.SyscallPoller.WorthwhileExit;
+
     /// <summary>Whether ring 0 of the guest is executed by the processor and not by the host's kernel.</summary>
     public bool Ring0IsNative => Ring0Nanoseconds < Emulated;
 }

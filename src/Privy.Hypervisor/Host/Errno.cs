@@ -29,6 +29,7 @@ public static class Errno
     public const int ENAMETOOLONG = 36;
     public const int ENOSYS = 38;
     public const int ELOOP = 40;
+    public const int ENOTSOCK = 88;
     public const int EMSGSIZE = 90;
     public const int ENOPROTOOPT = 92;
     public const int ENOTSUP = 95;

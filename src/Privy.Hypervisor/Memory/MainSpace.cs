@@ -334,6 +334,27 @@ internal sealed unsafe class MainSpace : AddressSpace
         return WritableNow(address, end) || Machine.Kernel.PrepareWrite(vcpu, Index, address, end) >= 0;
     }
 
+    /// <summary>
+    /// As <see cref="PrepareWrite"/>, by a thread without a vCPU: never waits, and never copies a page. False does not say that the range is bad.
+    /// </summary>
+    internal bool TryPrepareWrite(ulong address, ulong length)
+    {
+        if (length == 0)
+            return true;
+        // Whoever holds the lock may be waiting for this thread's call to end.
+        if (!Changes.TryEnter())
+            return false;
+        try
+        {
+            var end = address + length;
+            return end > address && Mappings.Allows(address, end, Vma.Write) && (ActiveSnapshots == 0 || WritableNow(address, end));
+        }
+        finally
+        {
+            Changes.Exit();
+        }
+    }
+
     internal override bool TryRead(Vcpu vcpu, ulong address, Span<byte> destination)
     {
         if (destination.Length == 0)

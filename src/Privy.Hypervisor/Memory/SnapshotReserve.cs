@@ -34,6 +34,9 @@ internal sealed unsafe class SnapshotReserve(Machine machine)
         Populate(ref _tablesReady, Volatile.Read(ref state->TableNext), TablesAhead / share, state->TableEnd, physical: false);
         if (machine.Slots.Ensure(Volatile.Read(ref state->PoolNext)) == 0)
             Populate(ref _framesReady, Volatile.Read(ref state->PoolNext), FramesAhead / share, machine.Map.PoolEnd, physical: true);
+        // What the kernel keeps for each of them lies in arrays of 2 MB pages as well.
+        Touch((ulong)(state->Frames + ((state->PoolNext - Layout.PoolPhysical) / Layout.PageSize)), FramesAhead / share / Layout.PageSize * (ulong)sizeof(FrameInfo));
+        Touch((ulong)(state->TableLinks + ((state->TableNext - state->TableStart) / Layout.PageSize)), TablesAhead / share / Layout.PageSize * sizeof(ulong));
     }
 
     /// <summary>Gives the memory behind long unused tables back to the host.</summary>
@@ -76,14 +79,20 @@ internal sealed unsafe class SnapshotReserve(Machine machine)
 
     private static void Populate(ref ulong ready, ulong next, ulong ahead, ulong end, bool physical)
     {
-        const int populateWrite = 23;
         var from = Math.Max(ready, next);
         var to = Math.Min((next + ahead + Layout.LargePageSize - 1) & ~(Layout.LargePageSize - 1), end);
         if (from >= to)
             return;
         var host = physical ? (ulong)Machine.PoolHost(from) : from;
-        // Linux 5.14; without it the first touch does the work, later.
-        _ = HostMemory.Advise(host, to - from, populateWrite);
+        Touch(host, to - from);
         ready = to;
+    }
+
+    private static void Touch(ulong address, ulong length)
+    {
+        const int populateWrite = 23;
+        var start = address & ~(Layout.PageSize - 1);
+        // Linux 5.14; without it the first touch does the work, later.
+        _ = HostMemory.Advise(start, (address + length - start + Layout.PageSize - 1) & ~(Layout.PageSize - 1), populateWrite);
     }
 }

@@ -1,6 +1,7 @@
 using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
+using Privy.Hypervisor.Polling;
 using Privy.Hypervisor.Syscalls;
 using Privy.Kernel;
 
@@ -11,6 +12,7 @@ internal sealed unsafe partial class GuestThread
 {
     private readonly List<(ulong Address, ulong Length)> _outputs = [];
     private int _callsSinceFork;
+    private CallRing? _ring;
     private bool _exited;
     private StartState? _start;
 
@@ -56,6 +58,10 @@ internal sealed unsafe partial class GuestThread
         Vcpu.HostThreadId = ThreadId;
         LoadStartState();
         JoinSignals();
+        if (Process == Process.Table.Main)
+            SchedulingSlice.PreferShort();
+        if (Process.Table.SyscallPolicy != SyscallPolicy.Exit)
+            _ring = new CallRing(Process == Process.Table.Main ? Process.Table.Poller : null, Vcpu, Process.Id, ThreadId);
     }
 
     /// <summary>Runs the program on the calling host thread until the thread ends.</summary>
@@ -138,6 +144,7 @@ internal sealed unsafe partial class GuestThread
 
     private void Syscall()
     {
+        _ring?.Exited();
         ref var registers = ref Vcpu.User;
         var number = (long)registers.Rax;
         var arguments = new SyscallArguments(registers.Rdi, registers.Rsi, registers.Rdx, registers.R10, registers.R8, registers.R9);
@@ -149,12 +156,14 @@ internal sealed unsafe partial class GuestThread
             Process.Table.Ready.Diverge();
         Process.Table.Trace?.Write(this, number, arguments, result);
         EndCall(result);
+        _ring?.Resumed();
     }
 
     private void End()
     {
         // Whoever hears of the end by the word cleared next must not find the thread any more.
         Left = true;
+        _ring?.Close();
         ThreadSignals.Exit();
         LeaveRobustMutexes();
         ClearTid();

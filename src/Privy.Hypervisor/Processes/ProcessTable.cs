@@ -1,6 +1,7 @@
 using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
+using Privy.Hypervisor.Polling;
 using Privy.Hypervisor.Signals;
 using Privy.Hypervisor.Syscalls;
 
@@ -26,6 +27,12 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
 
     /// <summary>Arguments of Privy with which a program that main starts by exec runs as this one does.</summary>
     internal required IReadOnlyList<string> RestartArguments { get; init; }
+
+    /// <summary>How system calls reach the host.</summary>
+    internal required SyscallPolicy SyscallPolicy { get; init; }
+
+    /// <summary>Makes the main process' calls without exits.</summary>
+    internal required SyscallPoller Poller { get; init; }
 
     internal SnapshotStatistics Snapshots { get; } = new();
 

@@ -13,7 +13,11 @@ internal static unsafe class StatisticsReport
         var exits = machine.TotalExits();
         var (faults, copies) = machine.TotalFaults();
         var (count, median, max) = table.Snapshots.Summarise();
-        Line("system calls", exits.Syscalls);
+        Line("system calls by an exit", exits.Syscalls);
+        var (completed, declined, takenBack) = table.Poller.Totals;
+        Line("system calls without an exit", completed);
+        Line("system calls handed back", declined);
+        Line("system calls taken back", takenBack);
         Line("exits for faults and signals", exits.KernelExits);
         Line("exceptions", exits.Exceptions);
         Line("kernel calls", exits.KernelCalls);

@@ -118,6 +118,8 @@ public static class SyscallRestart
                 return operation is 0 or 9 ? (arguments.A3 != 0 ? Kind.Fails : Kind.Restarts) : Kind.Other;
             case 72: // fcntl: F_SETLKW and F_OFD_SETLKW wait.
                 return (int)arguments.A1 is 7 or 38 ? Kind.Restarts : Kind.Other;
+            case 232 or 281 when (int)arguments.A3 == 0: // epoll_wait, epoll_pwait: one that does not wait looks at its events, and at no signal (fs/eventpoll.c).
+                return Kind.Other;
             default:
                 return Kinds[number];
         }

@@ -11,13 +11,13 @@ public static partial class Both
     /// status are equal. The result of the run under Privy comes back for further checks.
     /// </summary>
     public static RunResult Run(string program, IEnumerable<string> arguments, byte[]? input = null, IReadOnlyDictionary<string, string>? environment = null,
-        int seconds = 60, Action<string>? prepare = null, int? exitCode = null)
+        int seconds = 60, Action<string>? prepare = null, int? exitCode = null, params string[] options)
     {
         var list = arguments.ToList();
         var native = One([program, .. list], input, environment, seconds, prepare);
         if (exitCode is { } expected && native.ExitCode != expected)
             Assert.Fail($"Natively the exit status should be {expected}: the test itself is wrong here.\n{native}");
-        var privy = One(Launcher.Command(program, list), input, environment, seconds, prepare);
+        var privy = One(Launcher.Command(program, list, options), input, environment, seconds, prepare);
         var nativeErrors = WithoutWarnings(native.Errors);
         var errors = WithoutWarnings(privy.Errors);
 

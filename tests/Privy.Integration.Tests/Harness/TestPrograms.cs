@@ -57,9 +57,9 @@ public static partial class TestPrograms
     }
 
     /// <summary>Runs one case, or all when no name is given, natively and under Privy.</summary>
-    public static RunResult Run(string name, string? testCase = null, Flavour flavour = Flavour.Dynamic, int seconds = 60)
+    public static RunResult Run(string name, string? testCase = null, Flavour flavour = Flavour.Dynamic, int seconds = 60, params string[] options)
     {
-        var result = Both.Run(Build(name, flavour), testCase is null ? [] : [testCase], seconds: seconds, exitCode: 0);
+        var result = Both.Run(Build(name, flavour), testCase is null ? [] : [testCase], seconds: seconds, exitCode: 0, options: options);
         // A program that prints nothing natively and under Privy would be equal, too.
         Assert.Contains(testCase is null ? "OK " : $"OK {testCase}\n", result.Text, StringComparison.Ordinal);
         return result;

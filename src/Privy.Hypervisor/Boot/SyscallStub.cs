@@ -1,0 +1,211 @@
+using System.Runtime.InteropServices;
+using Iced.Intel;
+using Privy.Kernel;
+using static Iced.Intel.AssemblerRegisters;
+
+namespace Privy.Hypervisor.Boot;
+
+/// <summary>Where a vCPU stands that was kicked in its system-call stub, and so what its program's registers are.</summary>
+internal enum StubPosition
+{
+    /// <summary>Not in the stub.</summary>
+    Outside,
+
+    /// <summary>Nothing has happened: rcx and r11 are as SYSCALL left them, all others as the program left them.</summary>
+    Begun,
+
+    /// <summary>The call may be posted: <see cref="SyscallRing.State"/> says how far it is, the ring holds number, rip and flags.</summary>
+    Posted,
+
+    /// <summary>The call will leave the guest; the ring holds number, rip and flags.</summary>
+    Restoring,
+
+    /// <summary>The call has its result in the ring.</summary>
+    Done,
+
+    /// <summary>The call has its result in rax; rcx and r11 are restored.</summary>
+    Leaving,
+
+    /// <summary>As <see cref="Leaving"/>, with the program's stack pointer in the ring.</summary>
+    LeavingOnOwnStack,
+}
+
+/// <summary>
+/// The target of SYSCALL: answers a call itself, posts it for the polling host thread, or leaves the guest by the doorbell. No register is
+/// free here; everything is reached relative to rip. The flags are: r11 holds the program's.
+/// </summary>
+/// <remarks>
+/// Where SYSCALL stays in ring 3 (paravirtual KVM) the way back is POPFQ and a jump; where it enters ring 0, SYSRET. A kick may hit any
+/// instruction of it; <see cref="Locate"/> tells what then holds, and <see cref="Vcpu"/> completes the call or takes it back.
+/// </remarks>
+internal sealed class SyscallStub
+{
+    private const int Getpid = 39, Gettid = 186, SchedYield = 24;
+    private const int YieldsPerExit = 16;
+    private const int TrapFlag = 0x100;
+
+    private readonly ulong[] _at;
+
+    private SyscallStub(ulong[] at) => _at = at;
+
+    /// <summary>The places that tell the parts of the code from each other, in the order of their addresses.</summary>
+    private enum Place
+    {
+        Entry,
+        Doorbell,
+        Return,
+        Post,
+        Wait,
+        Restore,
+        Done,
+        Yield,
+        Zero,
+        Tid,
+        Pid,
+        Leave,
+        OwnStack,
+        End,
+    }
+
+    /// <summary>Target of SYSCALL.</summary>
+    internal ulong Entry => this[Place.Entry];
+
+    /// <summary>The SYSRETQ after the doorbell, where ring 0 stands while the host serves a call.</summary>
+    internal ulong Return => this[Place.Return];
+
+    private ulong this[Place place] => _at[(int)place];
+
+    /// <summary>The same stub in another vCPU's area.</summary>
+    internal SyscallStub MovedBy(ulong distance) => new(Array.ConvertAll(_at, a => a + distance));
+
+    /// <summary>Tells what holds at an instruction of the stub.</summary>
+    internal StubPosition Locate(ulong rip)
+    {
+        if (rip < Entry || rip >= this[Place.End] || rip == Return)
+            return StubPosition.Outside;
+        if (rip < this[Place.Wait])
+            return StubPosition.Begun;
+        if (rip < this[Place.Restore])
+            return StubPosition.Posted;
+        if (rip < this[Place.Done])
+            return StubPosition.Restoring;
+        if (rip < this[Place.Yield])
+            return StubPosition.Done;
+        // rax is the call's number until the instruction at one of these has been executed.
+        if (rip <= this[Place.Zero] || rip == this[Place.Tid] || rip == this[Place.Pid])
+            return StubPosition.Begun;
+        return rip <= this[Place.OwnStack] ? StubPosition.Leaving : StubPosition.LeavingOnOwnStack;
+    }
+
+    /// <summary>Emits the stub; the result is to be called with what the assembler made of it.</summary>
+    internal static Func<AssemblerResult, SyscallStub> Assemble(Assembler asm, ulong area, Action doorbell)
+    {
+        var labels = Enum.GetValues<Place>().Select(p => asm.CreateLabel($"syscall_{p}")).ToArray();
+        ref Label At(Place place) => ref labels[(int)place];
+        // Relative to rip: the assembler's own syntax has no operand for that.
+        MemoryOperand Memory(ulong offset) => new(Register.RIP, (long)(area + VcpuLayout.Ring + offset), 8);
+        MemoryOperand Field(string name) => Memory((ulong)Marshal.OffsetOf<SyscallRing>(name));
+        void Store(string field, Register register) => asm.AddInstruction(Instruction.Create(Code.Mov_rm64_r64, Field(field), register));
+        void StoreHalf(string field, int value) => asm.AddInstruction(Instruction.Create(Code.Mov_rm32_imm32, Field(field), value));
+        void Load(Register register, string field) => asm.AddInstruction(Instruction.Create(Code.Mov_r64_rm64, register, Field(field)));
+        void LoadHalf(Register register, string field) => asm.AddInstruction(Instruction.Create(Code.Mov_r32_rm32, register, Field(field)));
+        void Compare(string field, int value) => asm.AddInstruction(Instruction.Create(Code.Cmp_rm32_imm8, Field(field), value));
+
+        asm.Label(ref At(Place.Entry));
+        Compare(nameof(SyscallRing.Mode), SyscallMode.Exit);
+        asm.je(At(Place.Doorbell));
+        asm.cmp(rax, SyscallRing.NumberCount);
+        asm.jae(At(Place.Doorbell));
+        // A single step would trap in here: a program that steps goes the way on which nothing of the stub runs with its flags.
+        asm.test(r11d, TrapFlag);
+        asm.jne(At(Place.Doorbell));
+        asm.cmp(eax, Getpid);
+        asm.je(At(Place.Pid));
+        asm.cmp(eax, Gettid);
+        asm.je(At(Place.Tid));
+        asm.cmp(eax, SchedYield);
+        asm.je(At(Place.Yield));
+        Compare(nameof(SyscallRing.Mode), SyscallMode.Ring);
+        asm.jne(At(Place.Doorbell));
+        asm.AddInstruction(Instruction.Create(Code.Bt_rm32_r32, Field(nameof(SyscallRing.Numbers)), Register.EAX));
+        asm.jc(At(Place.Post));
+
+        asm.Label(ref At(Place.Doorbell));
+        doorbell();
+        asm.Label(ref At(Place.Return));
+        asm.sysretq();
+
+        asm.Label(ref At(Place.Post));
+        Store(nameof(SyscallRing.Number), Register.RAX);
+        Store(nameof(SyscallRing.A0), Register.RDI);
+        Store(nameof(SyscallRing.A1), Register.RSI);
+        Store(nameof(SyscallRing.A2), Register.RDX);
+        Store(nameof(SyscallRing.A3), Register.R10);
+        Store(nameof(SyscallRing.A4), Register.R8);
+        Store(nameof(SyscallRing.A5), Register.R9);
+        Store(nameof(SyscallRing.Rip), Register.RCX);
+        Store(nameof(SyscallRing.Flags), Register.R11);
+        StoreHalf(nameof(SyscallRing.State), RingState.Posted);
+        asm.Label(ref At(Place.Wait));
+        LoadHalf(Register.R11D, nameof(SyscallRing.Patience));
+        var look = asm.CreateLabel("syscall_look");
+        asm.Label(ref look);
+        LoadHalf(Register.EAX, nameof(SyscallRing.State));
+        asm.cmp(eax, RingState.Done);
+        asm.je(At(Place.Done));
+        asm.ja(At(Place.Restore));
+        asm.pause();
+        asm.dec(r11d);
+        asm.jne(look);
+        // Out of patience: the poller does not run, or has others to serve. What it has claimed must be waited for.
+        asm.mov(eax, RingState.Posted);
+        asm.xor(ecx, ecx);
+        var takeBack = Instruction.Create(Code.Cmpxchg_rm32_r32, Field(nameof(SyscallRing.State)), Register.ECX);
+        takeBack.HasLockPrefix = true;
+        asm.AddInstruction(takeBack);
+        asm.jne(At(Place.Wait));
+        asm.AddInstruction(Instruction.Create(Code.Inc_rm32, Field(nameof(SyscallRing.TakenBack))));
+
+        asm.Label(ref At(Place.Restore));
+        StoreHalf(nameof(SyscallRing.State), RingState.Idle);
+        Load(Register.RAX, nameof(SyscallRing.Number));
+        Load(Register.RCX, nameof(SyscallRing.Rip));
+        Load(Register.R11, nameof(SyscallRing.Flags));
+        asm.jmp(At(Place.Doorbell));
+
+        asm.Label(ref At(Place.Done));
+        StoreHalf(nameof(SyscallRing.State), RingState.Idle);
+        Load(Register.RAX, nameof(SyscallRing.Result));
+        Load(Register.RCX, nameof(SyscallRing.Rip));
+        Load(Register.R11, nameof(SyscallRing.Flags));
+        asm.jmp(At(Place.Leave));
+
+        asm.Label(ref At(Place.Yield));
+        asm.AddInstruction(Instruction.Create(Code.Dec_rm32, Field(nameof(SyscallRing.YieldsLeft))));
+        asm.jns(At(Place.Zero));
+        StoreHalf(nameof(SyscallRing.YieldsLeft), YieldsPerExit - 1);
+        asm.jmp(At(Place.Doorbell));
+        asm.Label(ref At(Place.Zero));
+        asm.xor(eax, eax);
+        asm.jmp(At(Place.Leave));
+        asm.Label(ref At(Place.Tid));
+        LoadHalf(Register.EAX, nameof(SyscallRing.ThreadId));
+        asm.jmp(At(Place.Leave));
+        asm.Label(ref At(Place.Pid));
+        LoadHalf(Register.EAX, nameof(SyscallRing.ProcessId));
+
+        asm.Label(ref At(Place.Leave));
+        Compare(nameof(SyscallRing.Ring0), 0);
+        asm.jne(At(Place.Return));
+        Store(nameof(SyscallRing.StackPointer), Register.RSP);
+        asm.Label(ref At(Place.OwnStack));
+        asm.AddInstruction(Instruction.Create(Code.Lea_r64_m, Register.RSP, Memory(SyscallRing.StackTop)));
+        asm.push(r11);
+        asm.popfq();
+        Load(Register.RSP, nameof(SyscallRing.StackPointer));
+        asm.jmp(rcx);
+        asm.Label(ref At(Place.End));
+        asm.ud2();
+        return result => new SyscallStub(Array.ConvertAll(labels, l => result.GetLabelRIP(l)));
+    }
+}
