@@ -58,6 +58,7 @@ public static class PrivilegedProcess
             Poller = new SyscallPoller(space, options.Syscalls),
         };
         MemoryCalls.Register();
+        ViewCalls.Register();
         ProcessCalls.Register();
         SignalRegistration.Register();
         LimitCalls.Register();

@@ -18,6 +18,15 @@ public sealed class EngineTheoryAttribute : TheoryAttribute
 
 internal static class Engine
 {
+    internal static SnapshotEngine Kind
+    {
+        get
+        {
+            using SnapshotRegion region = SnapshotRegion.Create(SnapshotRegion.PageSize, new() { AllowCopying = true });
+            return region.Engine;
+        }
+    }
+
     /// <summary>Why there is no engine, or null.</summary>
     internal static string? Missing =>
         SnapshotRegion.IsAvailable(SnapshotEngine.Privileged, out _) || SnapshotRegion.IsAvailable(SnapshotEngine.Portable, out string? reason)

@@ -1,12 +1,14 @@
 namespace Privy.Library.Tests;
 
-/// <summary>What this assembly does as a program: a database that writes checkpoints until it is killed.</summary>
+/// <summary>What this assembly does as a program: <c>--run CLASS...</c> runs tests; with a folder it is a database that writes checkpoints until it is killed.</summary>
 internal static class Program
 {
     internal const int Length = 128 * SnapshotRegion.PageSize;
 
     private static int Main(string[] arguments)
     {
+        if (arguments is ["--run", .. string[] classes])
+            return SuiteRunner.Run(classes);
         using SnapshotRegion region = SnapshotRegion.Create(Length, new() { AllowCopying = true });
         using var checkpointer = new Checkpointer(region, arguments[0], new() { IncrementsPerFull = 5 });
         RestoredCheckpoint restored = checkpointer.Restore();

@@ -27,6 +27,9 @@ public struct Vma
     /// </summary>
     public const uint Pooled = 16;
 
+    /// <summary>Main's memory of which the program takes snapshots for itself. Only it can have readers when all snapshots are views.</summary>
+    public const uint Region = 32;
+
     /// <summary>First byte.</summary>
     public ulong Start;
 

@@ -1,5 +1,6 @@
 using Privy.Engines.Copying;
 using Privy.Engines.Portable;
+using Privy.Engines.Privileged;
 
 namespace Privy.Engines;
 
@@ -13,6 +14,7 @@ internal static class EngineSelection
             throw new PlatformNotSupportedException(reason);
         return engine switch
         {
+            SnapshotEngine.Privileged => new PrivilegedEngine(length, options.Populate),
             SnapshotEngine.Portable => new PortableEngine(length, options.Populate),
             SnapshotEngine.Copying => new CopyingEngine(length, options.Populate),
             _ => throw new ArgumentOutOfRangeException(nameof(options), engine, "There is no such engine."),
@@ -21,7 +23,7 @@ internal static class EngineSelection
 
     internal static string? WhyNot(SnapshotEngine engine) => engine switch
     {
-        SnapshotEngine.Privileged => "The privileged engine needs a process that was started by 'privy run', of a version that has it.",
+        SnapshotEngine.Privileged => PrivilegedEngine.WhyNot,
         SnapshotEngine.Portable => Userfaultfd.WhyNot,
         SnapshotEngine.Copying => OperatingSystem.IsLinux() ? null : "Regions need Linux.",
         _ => "There is no such engine.",
