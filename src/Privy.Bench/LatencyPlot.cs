@@ -23,8 +23,17 @@ public static class LatencyPlot
     /// <summary>False where no font is installed: pictures are then without any text.</summary>
     public static bool CanWriteText => Font is not null;
 
+    internal static string? FontName => Font;
+
     /// <summary>Writes the picture as a PNG file.</summary>
     public static void Save(string path, string title, IReadOnlyList<LatencyCurve> curves)
+    {
+        if (Path.GetDirectoryName(path) is { Length: > 0 } directory) Directory.CreateDirectory(directory);
+        File.WriteAllBytes(path, Draw(title, curves));
+    }
+
+    /// <summary>The picture as the bytes of a PNG file.</summary>
+    public static byte[] Draw(string title, IReadOnlyList<LatencyCurve> curves)
     {
         ArgumentNullException.ThrowIfNull(curves);
         var (low, high) = Range(curves);
@@ -41,8 +50,7 @@ public static class LatencyPlot
             if (i == curves.Count - 1) plot.XLabel("time, s", size: 15);
         }
 
-        if (Path.GetDirectoryName(path) is { Length: > 0 } directory) Directory.CreateDirectory(directory);
-        multiplot.SavePng(path, Width, PanelHeight * curves.Count + 40);
+        return multiplot.Render(Width, PanelHeight * curves.Count + 40).GetImageBytes(ImageFormat.Png);
     }
 
     /// <summary>"250 µs", "3 ms", "1.5 s".</summary>

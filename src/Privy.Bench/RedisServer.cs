@@ -22,6 +22,9 @@ public sealed record RedisServerOptions
     /// <summary>Allow DEBUG POPULATE.</summary>
     public bool AllowDebug { get; init; }
 
+    /// <summary>Variables added to the server's environment.</summary>
+    public IReadOnlyDictionary<string, string> Environment { get; init; } = new Dictionary<string, string>();
+
     /// <summary>Where the server's directory is made.</summary>
     public string TemporaryDirectory { get; init; } = Path.GetTempPath();
 }
@@ -95,6 +98,7 @@ public sealed partial class RedisServer : IDisposable
             command.AddRange(options.Arguments);
 
             var start = new ProcessStartInfo(command[0], command.Skip(1)) { RedirectStandardOutput = true, RedirectStandardError = true, RedirectStandardInput = true };
+            foreach (var (name, value) in options.Environment) start.Environment[name] = value;
             server = new RedisServer(StartProcess(start), directory, port);
             server._process.StandardInput.Close();
             server._process.OutputDataReceived += server.Keep;

@@ -64,37 +64,13 @@ public sealed class SnapshotUnderLoad
         var load = "loading " + (DataBytes >> 20) + " MB";
         Progress?.Invoke(load, 0);
         using var server = RedisServer.Start(Server, cancellation);
-        Load(server, keys, load, cancellation);
+        DataLoading.Load(server, keys, ValueSize, Compressible, share => Progress?.Invoke(load, share), cancellation);
         var used = server.UsedMemory();
 
         var common = new LoadOptions { Port = server.Port, Connections = Connections, KeyCount = keys, ValueSize = ValueSize, Compressible = Compressible, Seed = 7 };
         var (fixedRate, fork1, snapshot) = UnderLoad(server, common with { Rate = Rate, Outstanding = 1024 }, "SETs at a fixed rate, BGSAVE", cancellation);
         var (fullSpeed, fork2, _) = UnderLoad(server, common with { Outstanding = Outstanding }, "SETs at full speed, BGSAVE", cancellation);
         return new SnapshotUnderLoadResult { Forks = [fork1, fork2], FixedRate = fixedRate, Snapshot = snapshot, FullSpeed = fullSpeed, UsedMemory = used };
-    }
-
-    private void Load(RedisServer server, long keys, string what, CancellationToken cancellation)
-    {
-        var generator = LoadGenerator.Start(new LoadOptions
-        {
-            Port = server.Port,
-            Connections = 2,
-            Outstanding = 128,
-            KeyCount = keys,
-            ValueSize = ValueSize,
-            Compressible = Compressible,
-            Keys = KeyDistribution.Sequential,
-        });
-        while (!generator.HasEnded && !cancellation.IsCancellationRequested)
-        {
-            Progress?.Invoke(what, (double)generator.Completed / keys);
-            cancellation.WaitHandle.WaitOne(50);
-        }
-
-        if (cancellation.IsCancellationRequested) generator.Stop();
-        var result = generator.Wait(cancellation);
-        if (result.Errors > 0) throw new BenchException($"the server refused {result.Errors:#,0} SETs: {result.FirstError}");
-        Progress?.Invoke(what, 1);
     }
 
     private (LoadResult Load, TimeSpan Fork, (TimeSpan Begin, TimeSpan End) Snapshot) UnderLoad(RedisServer server, LoadOptions options, string what, CancellationToken cancellation)

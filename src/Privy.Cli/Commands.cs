@@ -115,7 +115,15 @@ internal static class Commands
             using var interruption = new Interruption();
             return Cancellable(interruption, () => IdleCommand.Run(result.GetValue(seconds), interruption.Token));
         });
-        return new Command("bench", "Run a benchmark") { fork, idle };
+        var command = new Command("bench", "Run a benchmark, or all of them, and write a report with tables and pictures") { fork, idle };
+        foreach (var benchmark in BenchmarkCommands.Create(Interruptible)) command.Subcommands.Add(benchmark);
+        return command;
+
+        static int Interruptible(Func<Interruption, int> work)
+        {
+            using var interruption = new Interruption();
+            return Cancellable(interruption, () => work(interruption));
+        }
     }
 
     private static int Cancellable(Interruption interruption, Func<int> work)
@@ -137,7 +145,7 @@ internal static class Commands
         }
     }
 
-    private static long Size(ArgumentResult result)
+    internal static long Size(ArgumentResult result)
     {
         var text = result.Tokens.Count == 1 ? result.Tokens[0].Value : "";
         if (MemorySize.TryParse(text, out var bytes)) return bytes;

@@ -22,6 +22,9 @@ internal readonly struct RunArguments
 
         Options (everything from PROGRAM on belongs to the program):
           --memory SIZE     The most memory the program may use, for example 512M or 8G
+          --precopy SIZE    The most memory for pages copied before the program writes them, while a snapshot lives:
+                            off, auto (default: half of the memory that is free), or for example 2G. With a size,
+                            or on four processors and more, a thread copies in the background too
           --syscalls HOW    auto (default), exit (each leaves the VM) or ring (posted to a polling thread)
           --trace[=FILE]    Print a line per system call, to standard error or to FILE
           --stats           Print exits, faults, page copies and snapshot times when the program ends
@@ -47,6 +50,7 @@ internal readonly struct RunArguments
     public static RunArguments Parse(ReadOnlySpan<string> arguments)
     {
         long? memory = null;
+        long? precopy = null;
         string? trace = null;
         string? programName = null;
         var stats = false;
@@ -94,6 +98,17 @@ internal readonly struct RunArguments
                     if (value is null) return Wrong("--memory needs a size, for example 8G");
                     if (!MemorySize.TryParse(value, out var bytes)) return Wrong($"--memory: '{value}' is not a size; write for example 512M or 8G");
                     memory = bytes;
+                    break;
+
+                case "--precopy":
+                    if (value is null && ++i < arguments.Length) value = arguments[i];
+                    if (value is null) return Wrong("--precopy needs off, auto or a size, for example 2G");
+                    if (value is "off" or "auto")
+                        precopy = value == "off" ? 0 : null;
+                    else if (MemorySize.TryParse(value, out var ahead))
+                        precopy = ahead;
+                    else
+                        return Wrong($"--precopy: '{value}' is not a size; write off, auto or for example 2G");
                     break;
 
                 case "--syscalls":
@@ -155,6 +170,7 @@ internal readonly struct RunArguments
                 Arguments = arguments[(i + 1)..].ToArray(),
                 ProgramName = programName,
                 MemoryBytes = memory,
+                PrecopyBytes = precopy,
                 TraceFile = trace,
                 Syscalls = syscalls,
                 Stats = stats,

@@ -51,7 +51,10 @@ public static class PrivilegedProcess
         using var kvm = KvmSystem.Open();
         var machine = Machine.Create(kvm, memory);
         var space = new MainSpace(machine, (ulong)(options.MemoryBytes ?? 0));
-        var table = new ProcessTable(machine, space, options.TraceFile is { } path ? new Tracer(path) : null)
+        var reserve = new SnapshotReserve(machine, (ulong?)options.PrecopyBytes);
+        var precopies = options.PrecopyBytes is { } bytesAhead ? bytesAhead != 0 : PrecopyWorker.PaysOn(Environment.ProcessorCount);
+        var precopy = precopies ? new PrecopyWorker(machine, space) : null;
+        var table = new ProcessTable(machine, space, options.TraceFile is { } path ? new Tracer(path) : null, reserve, precopy)
         {
             RestartArguments = RestartArguments(options),
             SyscallPolicy = options.TraceFile is null ? options.Syscalls : SyscallPolicy.Exit,
@@ -60,6 +63,8 @@ public static class PrivilegedProcess
         MemoryCalls.Register();
         ViewCalls.Register();
         ProcessCalls.Register();
+        SharedSegmentCalls.Register();
+        SignalDescriptors.Register(table.StandIns);
         SignalRegistration.Register();
         LimitCalls.Register();
         GuestThread.RegisterCredentialCalls();
@@ -84,6 +89,7 @@ public static class PrivilegedProcess
         thread.InheritSignals(HostSignals.InheritedMask);
         thread.Adopt();
         SetThreadName(Path.GetFileName(program.Path));
+        table.StandIns.Start();
         table.Ready.Start();
         thread.Run();
 
@@ -103,6 +109,8 @@ public static class PrivilegedProcess
         List<string> arguments = ["run"];
         if (options.MemoryBytes is { } bytes)
             arguments.AddRange(["--memory", bytes.ToString(System.Globalization.CultureInfo.InvariantCulture)]);
+        if (options.PrecopyBytes is { } ahead)
+            arguments.AddRange(["--precopy", ahead == 0 ? "off" : ahead.ToString(System.Globalization.CultureInfo.InvariantCulture)]);
         if (options.Stats)
             arguments.Add("--stats");
         if (options.Syscalls != SyscallPolicy.Auto)

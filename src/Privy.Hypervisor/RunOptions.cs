@@ -15,6 +15,13 @@ public sealed record RunOptions
     /// <summary>Upper bound of the guest's memory in bytes; null lets the hypervisor choose.</summary>
     public long? MemoryBytes { get; init; }
 
+    /// <summary>
+    /// Most memory that copies made ahead of the program's writes may take while a snapshot lives; 0: none are made, null: half of what
+    /// the system has to spare. A size also turns on the thread that copies in the background, which otherwise runs where there are
+    /// processors enough for it.
+    /// </summary>
+    public long? PrecopyBytes { get; init; }
+
     /// <summary>Where to write a line per system call: a file's path, "-" for standard error, null for nowhere.</summary>
     public string? TraceFile { get; init; }
 

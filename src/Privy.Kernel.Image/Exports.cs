@@ -41,6 +41,9 @@ internal static unsafe class Exports
     private static long Changed(VcpuArea* v, ulong pair, ulong start, ulong end, ulong* bits) =>
         KernelEntry.Changed(v, pair, start, end, bits);
 
+    [RuntimeExport("privy_precopy")]
+    private static long Precopy(VcpuArea* v, ulong start, ulong end) => KernelEntry.Precopy(v, start, end);
+
     // ilc's start-up code for native libraries refers to these two; nothing calls it.
     [RuntimeExport("RhpReversePInvoke")]
     private static void ReversePInvoke(void* frame) { }

@@ -88,6 +88,12 @@ public static unsafe class KernelEntry
     public static long Changed(VcpuArea* v, ulong pair, ulong start, ulong end, ulong* bits) => View.Changed(v, pair, start, end, bits);
 
     /// <summary>
+    /// Copies for the snapshots what they share of main's range, before main writes there (<c>privy_precopy</c>). Returns 0 when the range
+    /// is through, 1 when there is nothing more to do, 2 when the frames at hand are used up.
+    /// </summary>
+    public static long Precopy(VcpuArea* v, ulong start, ulong end) => Privy.Kernel.Precopy.Run(v, start, end);
+
+    /// <summary>
     /// Clears the A bits of a snapshot's entries (<c>privy_clear_accessed</c>). Returns 1 when the calling vCPU must
     /// flush before it runs the program (it is marked so), 0 when nothing was cleared.
     /// </summary>

@@ -25,6 +25,17 @@ public class RunArgumentsTests
         Assert.True(parsed.Options.Stats);
     }
 
+    [Theory]
+    [InlineData("off", 0L)]
+    [InlineData("auto", null)]
+    [InlineData("2G", 2L << 30)]
+    public void Memory_for_copies_ahead(string value, long? bytes)
+    {
+        var parsed = RunArguments.Parse(["--precopy", value, "ls"]);
+        Assert.Null(parsed.Error);
+        Assert.Equal(bytes, parsed.Options!.PrecopyBytes);
+    }
+
     [Fact]
     public void Two_dashes_end_our_options()
     {
@@ -64,6 +75,8 @@ public class RunArgumentsTests
     [InlineData("--memory needs", "--memory")]
     [InlineData("not a size", "--memory", "much", "ls")]
     [InlineData("not a size", "--memory=", "ls")]
+    [InlineData("--precopy needs", "--precopy")]
+    [InlineData("not a size", "--precopy=on", "ls")]
     [InlineData("not an engine", "--engine", "qemu", "ls")]
     [InlineData("--engine needs", "--engine")]
     [InlineData("file name", "--trace=", "ls")]

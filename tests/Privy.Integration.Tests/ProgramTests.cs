@@ -32,6 +32,10 @@ public sealed class ProgramTests
     }
 
     [PrivyTheory(Needs.Compiler)]
+    [MemberData(nameof(Cases), "writes")]
+    public void Small_writes_of_a_child(string name) => TestPrograms.Run("writes", name);
+
+    [PrivyTheory(Needs.Compiler)]
     [MemberData(nameof(Cases), "signals")]
     public void Signals(string name) => TestPrograms.Run("signals", name);
 

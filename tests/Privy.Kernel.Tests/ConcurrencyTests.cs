@@ -24,6 +24,10 @@ public sealed unsafe class ConcurrencyTests
         using var machine = new Machine(generous: true);
         KernelState* k = machine.K;
         k->SkipShootdown = skipShootdown;
+        k->PoolReady = ulong.MaxValue;
+        k->AheadLimit = 300;
+        k->AheadMost = 16;
+        k->AheadGrowth = 1;
         var vcpus = new ThreadedVcpu[4];
         for (int i = 0; i < vcpus.Length; i++)
             vcpus[i] = new ThreadedVcpu(machine, i, i);

@@ -24,6 +24,8 @@ public sealed class SnapshotProperties
     {
         ulong shootdowns = 0;
         ulong spared = 0;
+        ulong ahead = 0;
+        ulong collapsed = 0;
         int retries = 0;
         for (int seed = group * 100_000; seed < group * 100_000 + Seeds; seed++)
         {
@@ -31,12 +33,16 @@ public sealed class SnapshotProperties
             Run(world, seed, Steps);
             shootdowns += world.Machine.K->Shootdowns;
             spared += world.Machine.K->ShootdownsSpared;
+            ahead += world.Machine.K->CopiedAhead;
+            collapsed += world.Machine.K->Collapsed;
             retries += world.Machine.Retries;
         }
         // The runs must have gone where the difficulties are.
         Assert.True(shootdowns > 10, $"{shootdowns} shootdowns");
         Assert.True(spared > 10, $"{spared} spared");
         Assert.True(retries > 10, $"{retries} retries");
+        Assert.True(ahead > 100, $"{ahead} pages copied ahead");
+        Assert.True(collapsed > 0, "no large page restored");
     }
 
     /// <summary>The same for the machine code that runs in the guest.</summary>

@@ -105,7 +105,7 @@ public sealed unsafe class SnapshotTests : IDisposable
         int s = _program.Snapshot();
         _program.Read(s, Start);
         _program.Read(s, Start + Layout.LargePageSize);
-        Assert.Equal(1, SmallProgram.On(_program.Of(s), v => KernelEntry.ClearAccessed(v, s)));
+        Assert.Equal(2, SmallProgram.On(_program.Of(s), v => KernelEntry.ClearAccessed(v, s)));
         Assert.Equal(1, _program.Of(s).Area->FlushPending);
         _program.Of(s).Enter();
         _program.Write(0, Start, 1);

@@ -9,6 +9,9 @@ namespace Privy.Cli.Doctor;
 /// <summary>Starts a guest: nothing else proves that programs will run.</summary>
 internal static class GuestProbe
 {
+    /// <summary>The check that says which kind of KVM this is.</summary>
+    public const string KindName = "kind of KVM";
+
     private const string Name = "run a guest";
 
     // The probe takes a fraction of a second, on an emulated processor some seconds.
@@ -72,7 +75,7 @@ internal static class GuestProbe
     /// <summary>Which kind of KVM this is, by what the guest showed; the modules only add why memory is slow.</summary>
     private static Check Kind(MachineCosts measured)
     {
-        const string name = "kind of KVM";
+        const string name = KindName;
         var ring0 = $"{DoctorReport.Duration(measured.Ring0Nanoseconds)} for an instruction in the guest's ring 0";
         if (!measured.SyscallEntersRing0)
             return new Check(Verdict.Good, name, $"paravirtual: {ring0}, SYSCALL stays in ring 3");

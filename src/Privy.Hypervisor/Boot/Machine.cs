@@ -13,6 +13,11 @@ public sealed unsafe class Machine : IDisposable
     private const ulong SlotBitmapOffset = 0x20000;
     private const ulong PoolVirtual = 0x0A00_0000_0000;
 
+    // Measured, see docs/performance.md: the pages copied ahead under a page table cost at most what its faults have cost.
+    private const int AheadGrowthParavirtual = 4;
+    private const int AheadGrowthHardware = 1;
+    private const int AheadMost = 64;
+
     private readonly VirtualMachine _vm;
     private readonly CpuidEntry[] _cpuid;
     private readonly ulong _xcr0;
@@ -155,7 +160,7 @@ public sealed unsafe class Machine : IDisposable
                 area->RequestResult = 0;
                 break;
             case HostRequest.Yield:
-                Thread.Yield();
+                LetHolderRun();
                 area->RequestResult = 0;
                 break;
             case HostRequest.NeedFrames:
@@ -166,6 +171,19 @@ public sealed unsafe class Machine : IDisposable
         }
     }
 
+    /// <summary>
+    /// The vCPU that has the kernel's lock does not get on: most likely its thread waits for a processor behind another, for milliseconds. It gets
+    /// this thread's processor, which has nothing better to do.
+    /// </summary>
+    private void LetHolderRun()
+    {
+        var holder = Volatile.Read(ref State->Lock) - 1;
+        if ((uint)holder >= (uint)_vcpuCount || _vcpus[holder] is not { HostThreadId: not 0 } vcpu)
+            Thread.Yield();
+        else
+            ThreadPlacement.YieldTo(vcpu.HostThreadId);
+    }
+
     /// <summary>Learns from the first system call's exit whether SYSCALL enters ring 0.</summary>
     internal void ProbeSyscall(Vcpu vcpu)
     {
@@ -173,6 +191,7 @@ public sealed unsafe class Machine : IDisposable
             return;
         SyscallEntersRing0 = (vcpu.Cpu.GetSystemRegisters().Ss.Dpl & 3) == 0;
         _syscallProbed = true;
+        State->AheadGrowth = SyscallEntersRing0 ? AheadGrowthHardware : AheadGrowthParavirtual;
     }
 
     /// <summary>Adds up the exits of all vCPUs.</summary>
@@ -284,8 +303,13 @@ public sealed unsafe class Machine : IDisposable
         state->WindowPhysical = Map.WindowPhysical;
         state->PoolStart = Layout.PoolPhysical;
         state->PoolNext = Layout.PoolPhysical;
+        state->PoolReady = Layout.PoolPhysical;
         state->PoolEnd = Map.PoolEnd;
         state->Epoch = 1;
+        state->AheadGrowth = AheadGrowthParavirtual;
+        state->AheadMost = AheadMost;
+        state->AheadGrowth = AheadGrowthParavirtual;
+        state->AheadMost = AheadMost;
         state->VcpuAreas = Layout.KernelBase + Layout.VcpuOffset;
         state->SlotBitmap = (ulong*)(Layout.KernelBase + SlotBitmapOffset);
         state->Spaces = (Space*)(Layout.KernelBase + SpacesOffset);
@@ -357,6 +381,7 @@ public sealed unsafe class Machine : IDisposable
         var shared = (VcpuArea*)area;
         shared->Kernel = State;
         shared->Index = index;
+        shared->CopyRip = stubs.Syscall.Copy;
         shared->Trap = (TrapFrame*)(area + VcpuLayout.Rsp0Top - (ulong)sizeof(TrapFrame));
 
         var cpu = _vm.CreateVcpu(index);

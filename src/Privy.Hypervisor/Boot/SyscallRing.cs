@@ -65,6 +65,15 @@ internal unsafe struct SyscallRing
     /// <summary>The program's stack pointer while the stub restores the flags.</summary>
     [FieldOffset(0x20)] internal ulong StackPointer;
 
+    /// <summary>Descriptor whose small writes go into the buffer; -1: none.</summary>
+    [FieldOffset(0x1C)] internal int BufferedDescriptor;
+
+    /// <summary>Where the next buffered byte goes.</summary>
+    [FieldOffset(0x28)] internal ulong BufferNext;
+
+    /// <summary>End of the buffer.</summary>
+    [FieldOffset(0x30)] internal ulong BufferEnd;
+
     /// <summary>A <see cref="RingState"/>.</summary>
     [FieldOffset(0x40)] internal int State;
 
@@ -100,6 +109,9 @@ internal unsafe struct SyscallRing
 
     /// <summary>A bit for each call number that may be posted.</summary>
     [FieldOffset(0x100)] internal fixed ulong Numbers[8];
+
+    /// <summary>Longest write that is buffered.</summary>
+    internal const int LongestBufferedWrite = 16 * 1024;
 
     /// <summary>Numbers that have a bit in <see cref="Numbers"/>.</summary>
     internal const int NumberCount = 512;

@@ -17,6 +17,14 @@ internal enum StubPosition
     /// <summary>The call may be posted: <see cref="SyscallRing.State"/> says how far it is, the ring holds number, rip and flags.</summary>
     Posted,
 
+    /// <summary>
+    /// A write is being copied into the buffer and has not counted yet; the ring holds rip, flags, and the program's rdi and rsi. rax is the call's number.
+    /// </summary>
+    Buffering,
+
+    /// <summary>A write is in the buffer: rdx is its result, the rest as in <see cref="Buffering"/>.</summary>
+    Buffered,
+
     /// <summary>The call will leave the guest; the ring holds number, rip and flags.</summary>
     Restoring,
 
@@ -40,9 +48,12 @@ internal enum StubPosition
 /// </remarks>
 internal sealed class SyscallStub
 {
-    private const int Getpid = 39, Gettid = 186, SchedYield = 24;
+    private const int Write = 1, Getpid = 39, Gettid = 186, SchedYield = 24;
     private const int YieldsPerExit = 16;
     private const int TrapFlag = 0x100;
+
+    /// <summary>The kernel's half is one aligned range of this many bits.</summary>
+    private const int KernelHalfShift = 43;
 
     private readonly ulong[] _at;
 
@@ -58,6 +69,11 @@ internal sealed class SyscallStub
         Wait,
         Restore,
         Done,
+        Write,
+        Buffering,
+        Copy,
+        Committed,
+        Full,
         Yield,
         Zero,
         Tid,
@@ -72,6 +88,9 @@ internal sealed class SyscallStub
 
     /// <summary>The SYSRETQ after the doorbell, where ring 0 stands while the host serves a call.</summary>
     internal ulong Return => this[Place.Return];
+
+    /// <summary>The instruction that reads the program's memory.</summary>
+    internal ulong Copy => this[Place.Copy];
 
     private ulong this[Place place] => _at[(int)place];
 
@@ -89,8 +108,12 @@ internal sealed class SyscallStub
             return StubPosition.Posted;
         if (rip < this[Place.Done])
             return StubPosition.Restoring;
-        if (rip < this[Place.Yield])
+        if (rip < this[Place.Write])
             return StubPosition.Done;
+        if (rip <= this[Place.Buffering])
+            return StubPosition.Begun;
+        if (rip < this[Place.Yield])
+            return rip >= this[Place.Committed] && rip < this[Place.Full] ? StubPosition.Buffered : StubPosition.Buffering;
         // rax is the call's number until the instruction at one of these has been executed.
         if (rip <= this[Place.Zero] || rip == this[Place.Tid] || rip == this[Place.Pid])
             return StubPosition.Begun;
@@ -125,6 +148,10 @@ internal sealed class SyscallStub
         asm.je(At(Place.Tid));
         asm.cmp(eax, SchedYield);
         asm.je(At(Place.Yield));
+        asm.cmp(eax, Write);
+        asm.je(At(Place.Write));
+        var ring = asm.CreateLabel("syscall_ring");
+        asm.Label(ref ring);
         Compare(nameof(SyscallRing.Mode), SyscallMode.Ring);
         asm.jne(At(Place.Doorbell));
         asm.AddInstruction(Instruction.Create(Code.Bt_rm32_r32, Field(nameof(SyscallRing.Numbers)), Register.EAX));
@@ -179,6 +206,44 @@ internal sealed class SyscallStub
         Load(Register.RCX, nameof(SyscallRing.Rip));
         Load(Register.R11, nameof(SyscallRing.Flags));
         asm.jmp(At(Place.Leave));
+
+        // A small write of a snapshot's child to a file of its own (Processes/WriteBehind.cs). The copy may fault like any access of the program.
+        asm.Label(ref At(Place.Write));
+        asm.AddInstruction(Instruction.Create(Code.Cmp_rm32_r32, Field(nameof(SyscallRing.BufferedDescriptor)), Register.EDI));
+        asm.jne(ring);
+        asm.cmp(rdx, SyscallRing.LongestBufferedWrite);
+        asm.ja(At(Place.Doorbell));
+        Store(nameof(SyscallRing.Rip), Register.RCX);
+        Store(nameof(SyscallRing.Flags), Register.R11);
+        Store(nameof(SyscallRing.A0), Register.RDI);
+        Store(nameof(SyscallRing.A1), Register.RSI);
+        asm.Label(ref At(Place.Buffering));
+        Load(Register.RDI, nameof(SyscallRing.BufferNext));
+        asm.lea(rcx, __[rdi + rdx]);
+        asm.AddInstruction(Instruction.Create(Code.Cmp_r64_rm64, Register.RCX, Field(nameof(SyscallRing.BufferEnd))));
+        asm.ja(At(Place.Full));
+        // The kernel's half is no memory of the program's, though ring 3 could read it: the host says EFAULT.
+        asm.mov(rcx, rsi);
+        asm.shr(rcx, KernelHalfShift);
+        asm.cmp(ecx, (int)(Layout.KernelBase >> KernelHalfShift));
+        asm.je(At(Place.Full));
+        asm.mov(rcx, rdx);
+        asm.cld();
+        asm.Label(ref At(Place.Copy));
+        asm.rep.movsb();
+        Store(nameof(SyscallRing.BufferNext), Register.RDI);
+        asm.Label(ref At(Place.Committed));
+        asm.mov(rax, rdx);
+        Load(Register.RDI, nameof(SyscallRing.A0));
+        Load(Register.RSI, nameof(SyscallRing.A1));
+        Load(Register.RCX, nameof(SyscallRing.Rip));
+        Load(Register.R11, nameof(SyscallRing.Flags));
+        asm.jmp(At(Place.Leave));
+        asm.Label(ref At(Place.Full));
+        Load(Register.RDI, nameof(SyscallRing.A0));
+        Load(Register.RCX, nameof(SyscallRing.Rip));
+        Load(Register.R11, nameof(SyscallRing.Flags));
+        asm.jmp(At(Place.Doorbell));
 
         asm.Label(ref At(Place.Yield));
         asm.AddInstruction(Instruction.Create(Code.Dec_rm32, Field(nameof(SyscallRing.YieldsLeft))));

@@ -92,7 +92,7 @@ internal sealed unsafe class Vcpu
         Area->FlushPending = 0;
         Area->ExitRequest = 0;
         Area->InGuest = 0;
-        *Ring = default;
+        *Ring = new SyscallRing { BufferedDescriptor = -1 };
         var root = _machine.State->Spaces[space].Root;
         Cpu.SetSystemRegisters(UserSystemRegisters(space, fsBase, gsBase));
         Area->LoadedRoot = root;
@@ -185,6 +185,8 @@ internal sealed unsafe class Vcpu
             {
                 if (errno is not Errno.EINTR and not Errno.EAGAIN)
                 {
+                    if (errno == Errno.EFAULT && LeaveBufferedWrite(run->Registers.Rip, failed: true))
+                        return VcpuExit.Kicked;
                     if (errno == Errno.EFAULT && !InKernel(run->Registers.Rip))
                     {
                         Capture(run->Registers.Rip, run->Registers.Rflags, ring0: false);
@@ -221,8 +223,7 @@ internal sealed unsafe class Vcpu
                     return LeaveHandler();
                 case >= Layout.DoorbellException and var bell:
                     Counters.Exceptions++;
-                    LeaveException((int)((bell - Layout.DoorbellException) / 8));
-                    return VcpuExit.Exception;
+                    return LeaveException((int)((bell - Layout.DoorbellException) / 8));
                 default:
                     throw Defect($"unknown doorbell 0x{run->MmioAddress:x}");
             }
@@ -436,9 +437,15 @@ internal sealed unsafe class Vcpu
         ref var registers = ref Cpu.Registers;
         if (position == StubPosition.Posted)
             position = Settle();
-        var (rip, flags, result, stack) = (registers.Rcx, registers.R11, registers.Rax, registers.Rsp);
+        var (rip, flags, result, stack, rdi, rsi) = (registers.Rcx, registers.R11, registers.Rax, registers.Rsp, registers.Rdi, registers.Rsi);
         switch (position)
         {
+            case StubPosition.Buffering:
+                (rip, flags, rdi, rsi) = (Ring->Rip - SyscallLength, Ring->Flags, Ring->A0, Ring->A1);
+                break;
+            case StubPosition.Buffered:
+                (rip, flags, rdi, rsi, result) = (Ring->Rip, Ring->Flags, Ring->A0, Ring->A1, registers.Rdx);
+                break;
             case StubPosition.Done:
                 (rip, flags, result) = (Ring->Rip, Ring->Flags, (ulong)Ring->Result);
                 break;
@@ -457,7 +464,23 @@ internal sealed unsafe class Vcpu
         Capture(rip, flags, _machine.SyscallEntersRing0);
         _user.Rax = result;
         _user.Rsp = stack;
+        _user.Rdi = rdi;
+        _user.Rsi = rsi;
         _userDirty = true;
+    }
+
+    /// <summary>
+    /// The program's bytes could not be read for a buffered write, or its thread is wanted while they are: SYSCALL is executed again. The host, which
+    /// then makes the call, says what is wrong with the address.
+    /// </summary>
+    private bool LeaveBufferedWrite(ulong rip, bool failed)
+    {
+        if (Stubs.Syscall.Locate(rip) != StubPosition.Buffering)
+            return false;
+        if (failed)
+            Ring->BufferedDescriptor = -1;
+        LeaveSyscallStub(StubPosition.Buffering);
+        return true;
     }
 
     /// <summary>Takes a posted call back, or waits for the poller, which never blocks.</summary>
@@ -482,13 +505,17 @@ internal sealed unsafe class Vcpu
     private VcpuExit LeaveHandler()
     {
         var trap = Area->Trap;
+        var fault = (Interlocked.And(ref Area->ExitRequest, ~ExitReason.Fault) & ExitReason.Fault) != 0;
+        Cpu.Registers.Rsp = trap->Rsp;
+        if (LeaveBufferedWrite(trap->Rip, fault))
+            return VcpuExit.Kicked;
         Capture(trap->Rip, trap->Rflags, ring0: false);
         _user.Rsp = trap->Rsp;
         _userDirty = true;
-        return (Interlocked.And(ref Area->ExitRequest, ~ExitReason.Fault) & ExitReason.Fault) != 0 ? VcpuExit.Fault : VcpuExit.Kicked;
+        return fault ? VcpuExit.Fault : VcpuExit.Kicked;
     }
 
-    private void LeaveException(int vector)
+    private VcpuExit LeaveException(int vector)
     {
         Vector = vector;
         var frame = (ulong*)Cpu.Registers.Rsp;
@@ -500,12 +527,21 @@ internal sealed unsafe class Vcpu
             frame = (ulong*)(_base + VcpuLayout.ReturnFrame);
         }
 
+        var stack = frame[3];
+        if (Stubs.Syscall.Locate(frame[0]) == StubPosition.Buffering)
+        {
+            // An address that is not canonical.
+            Cpu.Registers.Rsp = stack;
+            LeaveBufferedWrite(frame[0], failed: true);
+            return VcpuExit.Kicked;
+        }
+
         if (InKernel(frame[0]))
             throw Defect($"exception {vector} (error code 0x{ErrorCode:x}) in the kernel at 0x{frame[0]:x}");
-        var rsp = frame[3];
         Capture(frame[0], frame[2], ring0: true);
-        _user.Rsp = rsp;
+        _user.Rsp = stack;
         _userDirty = true;
+        return VcpuExit.Exception;
     }
 
     private SystemRegisters UserSystemRegisters(int space, ulong fsBase, ulong gsBase)

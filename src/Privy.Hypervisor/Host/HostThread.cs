@@ -21,6 +21,7 @@ public sealed unsafe class HostThread : IDisposable
     // Keeps an interrupt of a disposed thread away from the thread that has its block now, which would take it for one that it has been kicked for.
     private readonly Lock _gate = new();
     private bool _disposed;
+    private int _tick = -1;
 
     /// <summary>Makes the calling thread kickable.</summary>
     public HostThread()
@@ -35,6 +36,28 @@ public sealed unsafe class HostThread : IDisposable
         ulong kick = 1UL << (SafeSyscall.KickSignal - 1);
         HostSyscall.RawQuick(HostCallNumber.RtSigprocmask, 1, (ulong)&kick, 0, 8);
 
+        _block->RepeatTimer = CreateTimer();
+    }
+
+    /// <summary>Id of the thread in the host.</summary>
+    public int ThreadId { get; }
+
+    /// <summary>The words shared with kickers. Valid until <see cref="Dispose"/>.</summary>
+    public HostThreadBlock* Block => _block;
+
+    /// <summary>On the thread itself: kicks it once after so many nanoseconds, out of the guest or out of a call that waits. Replaces the one before.</summary>
+    public void ArmTick(long nanoseconds)
+    {
+        if (_tick < 0)
+            _tick = CreateTimer();
+        var once = stackalloc long[4];
+        (once[0], once[1], once[2], once[3]) = (0, 0, 0, nanoseconds);
+        HostSyscall.RawQuick(HostCallNumber.TimerSettime, (ulong)_tick, 0, (ulong)once);
+    }
+
+    /// <summary>A timer whose signal is this thread's kick.</summary>
+    private int CreateTimer()
+    {
         // struct sigevent: value, signal, notify, then the thread id.
         byte* sigevent = stackalloc byte[64];
         new Span<byte>(sigevent, 64).Clear();
@@ -44,14 +67,8 @@ public sealed unsafe class HostThread : IDisposable
         *(int*)(sigevent + 16) = ThreadId;
         int timer;
         HostSyscall.Checked(HostSyscall.RawQuick(HostCallNumber.TimerCreate, 1, (ulong)sigevent, (ulong)&timer), "timer_create", "CLOCK_MONOTONIC, SIGEV_THREAD_ID");
-        _block->RepeatTimer = timer;
+        return timer;
     }
-
-    /// <summary>Id of the thread in the host.</summary>
-    public int ThreadId { get; }
-
-    /// <summary>The words shared with kickers. Valid until <see cref="Dispose"/>.</summary>
-    public HostThreadBlock* Block => _block;
 
     /// <summary>True from <see cref="Interrupt"/> to <see cref="ClearInterrupt"/>.</summary>
     public bool InterruptPending => Volatile.Read(ref _block->InterruptPending) != 0;
@@ -113,6 +130,8 @@ public sealed unsafe class HostThread : IDisposable
         }
         // Kicks sent before have been delivered to this thread by the time this call returns.
         HostSyscall.RawQuick(HostCallNumber.TimerDelete, (ulong)_block->RepeatTimer);
+        if (_tick >= 0)
+            HostSyscall.RawQuick(HostCallNumber.TimerDelete, (ulong)_tick);
         FreeBlocks.Add((nint)_block);
     }
 }

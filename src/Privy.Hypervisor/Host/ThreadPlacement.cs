@@ -42,6 +42,29 @@ internal static unsafe class ThreadPlacement
         _ = HostSyscall.RawQuick(Syscalls.SyscallNumber.sched_setaffinity, 0, MaxProcessors / 8, (ulong)mask);
     }
 
+    /// <summary>
+    /// Lets another thread run on the calling one's processor, where it would otherwise wait on a busy one: it is confined to this processor
+    /// while the calling thread yields.
+    /// </summary>
+    internal static void YieldTo(int thread)
+    {
+        var mask = stackalloc ulong[MaxProcessors / 64];
+        var here = stackalloc ulong[MaxProcessors / 64];
+        uint processor = 0;
+        new Span<ulong>(here, MaxProcessors / 64).Clear();
+        var moves = Allowed(mask, thread) > 1 && HostSyscall.RawQuick(Syscalls.SyscallNumber.getcpu, (ulong)(&processor)) == 0
+            && processor < MaxProcessors && (mask[processor / 64] >> (int)(processor % 64) & 1) != 0;
+        if (moves)
+        {
+            here[processor / 64] = 1UL << (int)(processor % 64);
+            _ = HostSyscall.RawQuick(Syscalls.SyscallNumber.sched_setaffinity, (ulong)thread, MaxProcessors / 8, (ulong)here);
+        }
+
+        _ = HostSyscall.Raw(Syscalls.SyscallNumber.sched_yield);
+        if (moves)
+            _ = HostSyscall.RawQuick(Syscalls.SyscallNumber.sched_setaffinity, (ulong)thread, MaxProcessors / 8, (ulong)mask);
+    }
+
     private static int Allowed(ulong* mask, int thread)
     {
         new Span<ulong>(mask, MaxProcessors / 64).Clear();

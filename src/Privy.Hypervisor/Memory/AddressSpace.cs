@@ -9,7 +9,7 @@ namespace Privy.Hypervisor.Memory;
 internal static class VmaTag
 {
     /// <summary>Backed by a file: pages nobody touched are not zeros.</summary>
-    internal const uint File = 1;
+    internal const uint File = Vma.TagFile;
 
     /// <summary>The host mapping has no access yet (PROT_NONE); the first mprotect must grant it there too.</summary>
     internal const uint HostNone = 2;
@@ -113,11 +113,24 @@ internal abstract unsafe class AddressSpace(Machine machine, int index)
         }
     }
 
+    /// <summary>What a listing of the space's memory needs to know.</summary>
+    internal MemoryListing.Subject Describe()
+    {
+        lock (Changes)
+            return new MemoryListing.Subject(Mappings.All.ToArray(), BreakStart, Break, IsMain ? null : CountPages);
+    }
+
     /// <summary>Attaches a vCPU: shootdowns reach it from now on.</summary>
     internal void Attach(Vcpu vcpu) => Interlocked.Or(ref Space->Vcpus[vcpu.Area->Index / 64], 1UL << (vcpu.Area->Index % 64));
 
     /// <summary>Detaches a vCPU.</summary>
     internal void Detach(Vcpu vcpu) => Interlocked.And(ref Space->Vcpus[vcpu.Area->Index / 64], ~(1UL << (vcpu.Area->Index % 64)));
+
+    private MemoryListing.PageCount CountPages(ulong start, ulong end)
+    {
+        lock (Changes)
+            return LinearMap.Contains(Machine.State, start) ? TableScan.Count(Machine.State, Space->Root, start, end) : default;
+    }
 
     /// <summary>Removes pages at the end of the heap, whose addresses may come back at any time.</summary>
     protected abstract long ShrinkBreak(Vcpu vcpu, ulong start, ulong end);

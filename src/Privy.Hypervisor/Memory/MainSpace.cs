@@ -23,6 +23,7 @@ internal sealed unsafe class MainSpace : AddressSpace
 
     private readonly ulong _windowEnd;
     private readonly RangeSet _occupied = new();
+    private readonly Dictionary<ulong, ulong> _segments = [];
     private readonly List<(ulong Start, ulong End, ulong Epoch)> _kept = [];
     private readonly PageMap _pageMap = new();
     private bool _hides;
@@ -129,6 +130,56 @@ internal sealed unsafe class MainSpace : AddressSpace
                 DropEntries(vcpu, vma.Start, vma.End);
             return (long)address;
         }
+    }
+
+    /// <summary>shmat(2) of a segment of <paramref name="length"/> bytes.</summary>
+    internal long AttachSegment(Vcpu vcpu, int segment, ulong length, ulong address, int flags)
+    {
+        const int readOnly = 0x1000, round = 0x2000, remap = 0x4000, execute = 0x8000;
+        lock (Changes)
+        {
+            length = PageUp(length);
+            if (address != 0 && (flags & round) != 0)
+                address &= ~(Layout.PageSize - 1);
+            if (!IsPageAligned(address) || (address == 0 && (flags & remap) != 0))
+                return -Errno.EINVAL;
+            if (address == 0)
+                address = Choose(0, length, anonymous: true);
+            else if (!Contains(address, length) || (OverlapsMapping(address, address + length) && (flags & remap) == 0))
+                return -Errno.EINVAL;
+            if (address == 0 || TakesSharedMemoryFromSnapshot(address, address + length))
+                return -Errno.ENOMEM;
+            Displace(vcpu, address, address + length);
+            // The window's reservation is what it replaces, even where the program has nothing.
+            var result = HostSyscall.Raw(SyscallNumber.shmat, (ulong)segment, address, (ulong)(flags | remap) & ~(ulong)round);
+            if (result < 0)
+                return result;
+            var vma = new Vma
+            {
+                Start = address,
+                End = address + length,
+                Flags = Vma.Read | Vma.Shared | ((flags & readOnly) == 0 ? Vma.Write : 0) | ((flags & execute) != 0 ? Vma.Execute : 0),
+                HostTag = VmaTag.File,
+                Birth = Machine.State->Epoch,
+            };
+            if (!Mappings.Replace(vma))
+            {
+                _ = Release(address, address + length);
+                return -Errno.ENOMEM;
+            }
+
+            _occupied.Add(vma.Start, vma.End);
+            DropEntries(vcpu, vma.Start, vma.End);
+            _segments[address] = length;
+            return (long)address;
+        }
+    }
+
+    /// <summary>shmdt(2).</summary>
+    internal long DetachSegment(Vcpu vcpu, ulong address)
+    {
+        lock (Changes)
+            return _segments.Remove(address, out var length) ? UnmapLocked(vcpu, address, address + length) : -Errno.EINVAL;
     }
 
     internal override long Unmap(Vcpu vcpu, ulong address, ulong length)

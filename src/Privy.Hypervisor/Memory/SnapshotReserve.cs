@@ -5,38 +5,88 @@ using Privy.Kernel;
 namespace Privy.Hypervisor.Memory;
 
 /// <summary>
-/// Keeps host memory ready behind the table frames and pool frames that the next snapshot takes, and gives back what lies behind
-/// tables of dropped trees. Used by one background thread.
+/// Keeps host memory ready behind the table frames and pool frames that snapshots take, and gives back what lies behind tables of
+/// dropped trees and behind the pool when no snapshot is left. Used by one background thread.
 /// </summary>
 /// <remarks>
 /// Measured: a snapshot takes some 40 table frames, so each dozen snapshots would meet one 2 MB page that the host has yet to
 /// find and zero, which takes 5 ms in a virtual machine whose own memory is not backed yet.
 /// </remarks>
-internal sealed unsafe class SnapshotReserve(Machine machine)
+/// <param name="machine">The machine.</param>
+/// <param name="aheadBytes">Most memory that copies ahead of main's writes may take; null: half of what the system has to spare.</param>
+internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
 {
     private const ulong TablesAhead = 4UL << 20;
-    private const ulong FramesAhead = 16UL << 20;
     private const int TrimBatch = 2048;
+
+    // Kept while there is no snapshot, so that the next one's first writes find frames.
+    private const ulong FramesKept = 16UL << 20;
+
+    // Kept ahead of writers: what they can copy while this thread waits for a processor.
+    private const ulong FramesAhead = 64UL << 20;
 
     // Tables this close to the end of the rotation may be taken again soon.
     private const ulong TrimMargin = 8192 * Layout.PageSize;
 
-    private ulong _tablesReady;
-    private ulong _framesReady = Layout.PoolPhysical;
-    private ulong _lastTrimmed;
+    private const int ShortestRest = 2;
+    private const int LongestRest = 250;
+    private const int LullBeforeGivingBack = 1000;
+    private const ulong GivenBackAtOnce = 64UL << 20;
 
-    /// <summary>Makes the reserve whole again.</summary>
+    private ulong _tablesReady;
+    private ulong _lastTrimmed;
+    private ulong _lastNext;
+    private bool _lull;
+
+    /// <summary>How long the thread may wait for a fork before it calls <see cref="Tend"/>, in milliseconds; -1: for ever.</summary>
+    internal int Rest { get; private set; } = -1;
+
+    /// <summary>Makes the reserve whole again, after a fork.</summary>
     /// <param name="forFirst">Before any snapshot: a little of each, as most programs never take one.</param>
     internal void Replenish(bool forFirst)
     {
         var state = machine.State;
         var share = forFirst ? 4UL : 1;
-        Populate(ref _tablesReady, Volatile.Read(ref state->TableNext), TablesAhead / share, state->TableEnd, physical: false);
-        if (machine.Slots.Ensure(Volatile.Read(ref state->PoolNext)) == 0)
-            Populate(ref _framesReady, Volatile.Read(ref state->PoolNext), FramesAhead / share, machine.Map.PoolEnd, physical: true);
-        // What the kernel keeps for each of them lies in arrays of 2 MB pages as well.
-        Touch((ulong)(state->Frames + ((state->PoolNext - Layout.PoolPhysical) / Layout.PageSize)), FramesAhead / share / Layout.PageSize * (ulong)sizeof(FrameInfo));
-        Touch((ulong)(state->TableLinks + ((state->TableNext - state->TableStart) / Layout.PageSize)), TablesAhead / share / Layout.PageSize * sizeof(ulong));
+        var next = Volatile.Read(ref state->TableNext);
+        var from = Math.Max(_tablesReady, next);
+        var to = Math.Min(LargePageUp(next + (TablesAhead / share)), state->TableEnd);
+        if (from < to)
+        {
+            Touch(from, to - from);
+            _tablesReady = to;
+        }
+
+        PopulateFrames(FramesKept / share);
+        // What the kernel keeps for each table lies in an array of 2 MB pages as well.
+        Touch((ulong)(state->TableLinks + ((next - state->TableStart) / Layout.PageSize)), TablesAhead / share / Layout.PageSize * sizeof(ulong));
+        state->AheadLimit = (aheadBytes ?? Spare() / 2) / Layout.PageSize;
+        if (forFirst)
+            return;
+        Rest = ShortestRest;
+        _lull = false;
+    }
+
+    /// <summary>Keeps ahead of the writers while there are snapshots; later gives back what they needed.</summary>
+    internal void Tend()
+    {
+        var state = machine.State;
+        if (Volatile.Read(ref state->ActiveMask) != 0)
+        {
+            _lull = false;
+            PopulateFrames(FramesAhead);
+            var next = Volatile.Read(ref state->PoolNext);
+            Rest = next != _lastNext ? ShortestRest : Math.Min(Rest * 2, LongestRest);
+            _lastNext = next;
+        }
+        else if (!_lull)
+        {
+            _lull = true;
+            Rest = LullBeforeGivingBack;
+        }
+        else
+        {
+            Rest = GiveBack() ? ShortestRest : -1;
+        }
     }
 
     /// <summary>Gives the memory behind long unused tables back to the host.</summary>
@@ -74,18 +124,51 @@ internal sealed unsafe class SnapshotReserve(Machine machine)
         }
     }
 
-    private ulong Next(ulong table) =>
-        machine.State->TableLinks[(table - machine.State->KernelPhysical + machine.State->KernelBase - machine.State->TableStart) / Layout.PageSize];
-
-    private static void Populate(ref ulong ready, ulong next, ulong ahead, ulong end, bool physical)
+    /// <summary>Gives back the memory behind unused frames, from the end, a part at a time. False: there is no more.</summary>
+    private bool GiveBack()
     {
-        var from = Math.Max(ready, next);
-        var to = Math.Min((next + ahead + Layout.LargePageSize - 1) & ~(Layout.LargePageSize - 1), end);
-        if (from >= to)
-            return;
-        var host = physical ? (ulong)Machine.PoolHost(from) : from;
-        Touch(host, to - from);
-        ready = to;
+        var state = machine.State;
+        for (ulong given = 0; given < GivenBackAtOnce; given += Layout.LargePageSize)
+        {
+            // The lock keeps the kernel from taking these frames; for a 2 MB page the host needs it for some ten microseconds.
+            HostKernelLock.Acquire(state);
+            try
+            {
+                var piece = (state->PoolReady - 1) & ~(Layout.LargePageSize - 1);
+                if (state->ActiveMask != 0 || piece < state->PoolStart + FramesKept || piece < state->PoolNext)
+                    return false;
+                _ = HostMemory.Advise((ulong)Machine.PoolHost(piece), state->PoolReady - piece, HostMemory.MADV_DONTNEED);
+                state->PoolReady = piece;
+            }
+            finally
+            {
+                HostKernelLock.Release(state);
+            }
+        }
+
+        return true;
+    }
+
+    private ulong Next(ulong table) =>
+        machine.State->TableLinks[(table - machine.State->KernelPhysical + machine.State->KernelBase - machine.State->TableStart) / Layout.PageSize] & KernelState.TableLinkMask;
+
+    private void PopulateFrames(ulong ahead)
+    {
+        var state = machine.State;
+        for (; ; )
+        {
+            // Frames that were handed out have memory: by now, or by the copy that is on its way.
+            var from = Math.Max(Volatile.Read(ref state->PoolReady), Volatile.Read(ref state->PoolNext));
+            var to = Math.Min(LargePageUp(from + 1), state->PoolEnd);
+            if (from >= to || from >= Volatile.Read(ref state->PoolNext) + ahead || machine.Slots.Ensure(from) != 0)
+                return;
+            Touch((ulong)Machine.PoolHost(from), to - from);
+            // What the kernel keeps for each of them lies in an array of 2 MB pages as well.
+            Touch((ulong)(state->Frames + ((from - state->PoolStart) / Layout.PageSize)), (to - from) / Layout.PageSize * (ulong)sizeof(FrameInfo));
+            HostKernelLock.Acquire(state);
+            state->PoolReady = Math.Max(state->PoolReady, to);
+            HostKernelLock.Release(state);
+        }
     }
 
     private static void Touch(ulong address, ulong length)
@@ -95,4 +178,9 @@ internal sealed unsafe class SnapshotReserve(Machine machine)
         // Linux 5.14; without it the first touch does the work, later.
         _ = HostMemory.Advise(start, (address + length - start + Layout.PageSize - 1) & ~(Layout.PageSize - 1), populateWrite);
     }
+
+    /// <summary>Memory that the system has to spare, not counting what the pool has already.</summary>
+    private ulong Spare() => HostProcessMemory.Available() + (machine.State->PoolReady - machine.State->PoolStart);
+
+    private static ulong LargePageUp(ulong value) => (value + Layout.LargePageSize - 1) & ~(Layout.LargePageSize - 1);
 }

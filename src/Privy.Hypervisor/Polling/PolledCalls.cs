@@ -2,6 +2,7 @@ using System.Runtime.InteropServices;
 using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
+using Privy.Hypervisor.Processes;
 using Privy.Hypervisor.Syscalls;
 using Privy.Kernel;
 using Privy.Kvm;
@@ -49,6 +50,8 @@ internal static unsafe class PolledCalls
             return Declined;
         return (int)ring->Number switch
         {
+            // One of them may be a signalfd, which takes its bytes from elsewhere.
+            SyscallNumber.read or SyscallNumber.readv when SignalDescriptors.InUse => Declined,
             SyscallNumber.read => Read(space, ring->A0, ring->A1, ring->A2),
             SyscallNumber.write => Write(ring->A0, ring->A1, ring->A2),
             SyscallNumber.readv => ReadVector(space, ring->A0, ring->A1, ring->A2),

@@ -96,10 +96,16 @@ internal sealed unsafe partial class GuestProcess
         }
     }
 
+    /// <summary>Adds a thread that has not run yet.</summary>
     internal void Add(GuestThread thread)
     {
         lock (_threads)
+        {
             _threads.Add(thread);
+            // Whoever ends the process has told the threads that there were.
+            if (Ending)
+                thread.ExitRequested = true;
+        }
     }
 
     /// <summary>exit_group, or death by a signal: all threads end.</summary>

@@ -1,4 +1,5 @@
 using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Memory;
 using Privy.Hypervisor.Syscalls;
 
 namespace Privy.Hypervisor.Processes;
@@ -59,6 +60,15 @@ internal sealed unsafe partial class GuestThread : ISyscallContext
 
     /// <inheritdoc/>
     public bool IsReservedDescriptor(int descriptor) => Kvm.OwnDescriptors.Contains(descriptor);
+
+    /// <inheritdoc/>
+    public string ListMemory(MemoryReport report)
+    {
+        var subject = Space.Describe();
+        // Counting is slow in the host, which would count for all processes of the program at once.
+        var source = report == MemoryReport.Maps || !Space.IsMain ? "/proc/self/maps" : "/proc/self/smaps";
+        return MemoryListing.Write(report, subject, HostFile.ReadText(source));
+    }
 
     internal bool TryReadWord(ulong address, out ulong value)
     {

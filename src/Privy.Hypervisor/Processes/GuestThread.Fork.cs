@@ -160,6 +160,8 @@ internal sealed unsafe partial class GuestThread
             thread.SetChildTid = childTid;
         if ((flags & CloneFlags.ChildClearTid) != 0)
             thread.ClearChildTid = childTid;
+        if (!sharesMemory)
+            Process.Table.StandIns.Add(child, thread.HostName);
         runner.Go();
         if (fromMain)
             Process.Table.Ready.Replenish();

@@ -52,6 +52,16 @@ internal sealed unsafe partial class GuestThread
         _credentials = new Credentials(users, groups, supplementary);
     }
 
+    /// <summary>The name that the thread begins with (PR_GET_NAME), without its end.</summary>
+    internal byte[] HostName
+    {
+        get
+        {
+            var name = _hostName;
+            return new ReadOnlySpan<byte>(&name, sizeof((ulong, ulong))).TrimEnd((byte)0).ToArray();
+        }
+    }
+
     /// <summary>On the new thread.</summary>
     internal void TakeHostName()
     {

@@ -13,6 +13,7 @@ internal sealed unsafe partial class GuestThread
     private readonly List<(ulong Address, ulong Length)> _outputs = [];
     private int _callsSinceFork;
     private CallRing? _ring;
+    private WriteBehind? _writes;
     private bool _exited;
     private StartState? _start;
 
@@ -61,7 +62,10 @@ internal sealed unsafe partial class GuestThread
         if (Process == Process.Table.Main)
             SchedulingSlice.PreferShort();
         if (Process.Table.SyscallPolicy != SyscallPolicy.Exit)
+        {
             _ring = new CallRing(Process == Process.Table.Main ? Process.Table.Poller : null, Vcpu, Process.Id, ThreadId);
+            _writes = Space.IsMain ? null : WriteBehind.For(this);
+        }
     }
 
     /// <summary>Runs the program on the calling host thread until the thread ends.</summary>
@@ -138,6 +142,7 @@ internal sealed unsafe partial class GuestThread
                 RaiseException();
                 break;
             default:
+                _writes?.Flush();
                 break;
         }
     }
@@ -151,7 +156,9 @@ internal sealed unsafe partial class GuestThread
         if (_callsSinceFork > 0 && --_callsSinceFork == 0)
             Machine.State->EarlyVcpu = 0;
         BeginCall(number);
-        var result = SyscallDispatcher.Execute(this, number, arguments);
+        if (_writes is null || _writes.Before(number, arguments, out var result))
+            result = SyscallDispatcher.Execute(this, number, arguments);
+        _writes?.After(number, arguments, result);
         if (ThreadAttributes.IsChangedBy(number, arguments) && Process == Process.Table.Main)
             Process.Table.Ready.Diverge();
         Process.Table.Trace?.Write(this, number, arguments, result);
@@ -163,6 +170,7 @@ internal sealed unsafe partial class GuestThread
     {
         // Whoever hears of the end by the word cleared next must not find the thread any more.
         Left = true;
+        _writes?.Flush();
         _ring?.Close();
         ThreadSignals.Exit();
         LeaveRobustMutexes();

@@ -8,7 +8,7 @@ using Privy.Hypervisor.Syscalls;
 namespace Privy.Hypervisor.Processes;
 
 /// <summary>All processes of the program, the machine they run on, and what is common to them.</summary>
-internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer? trace) : IProcessDirectory
+internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer? trace, SnapshotReserve reserve, PrecopyWorker? precopy) : IProcessDirectory
 {
     private readonly Dictionary<int, GuestProcess> _processes = [];
     private readonly ManualResetEventSlim _mainEnded = new();
@@ -37,7 +37,10 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
     internal SnapshotStatistics Snapshots { get; } = new();
 
     /// <summary>Host threads ready to become forked children.</summary>
-    internal ReadyChildren Ready { get; } = new(machine);
+    internal ReadyChildren Ready { get; } = new(machine, reserve, precopy);
+
+    /// <summary>What the world outside sees of forked children.</summary>
+    internal StandIns StandIns { get; } = new();
 
     internal void SetMain(GuestProcess process)
     {
@@ -158,6 +161,7 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
         }
 
         var vcpu = thread.Vcpu;
+        StandIns.Ended(process);
         thread.ReleaseSnapshot();
         // The child's descriptors close before its parent hears of the end, as natively: a reader of a pipe must see its end. This
         // thread has its own table, and needs no descriptor any more.

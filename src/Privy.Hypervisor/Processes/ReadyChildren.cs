@@ -85,7 +85,7 @@ internal sealed class ChildRunner
 }
 
 /// <summary>Keeps one <see cref="ChildRunner"/> ready, so that a fork does not wait for a thread and a vCPU to be made.</summary>
-internal sealed class ReadyChildren(Machine machine)
+internal sealed class ReadyChildren(Machine machine, SnapshotReserve reserve, PrecopyWorker? precopy)
 {
     private readonly SemaphoreSlim _wanted = new(0);
     private readonly Lock _lock = new();
@@ -137,12 +137,16 @@ internal sealed class ReadyChildren(Machine machine)
 
     private void Make()
     {
-        var reserve = new SnapshotReserve(machine);
         const int snapshotsBetweenTrims = 64;
         for (var round = 0; ; round++)
         {
-            _wanted.Wait();
+            while (!_wanted.Wait(reserve.Rest))
+                reserve.Tend();
             reserve.Replenish(forFirst: round == 0);
+            if (round == 0)
+                precopy?.Start();
+            else
+                precopy?.Begin();
             if (round % snapshotsBetweenTrims == snapshotsBetweenTrims - 1)
                 reserve.Trim();
             lock (_lock)

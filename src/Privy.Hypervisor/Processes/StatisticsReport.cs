@@ -26,6 +26,8 @@ internal static unsafe class StatisticsReport
         Line("root loads", exits.RootLoads);
         Line("page faults", (long)faults);
         Line("pages copied on write", (long)copies);
+        Line("pages copied ahead of a write", (long)state->CopiedAhead);
+        Line("large pages restored", (long)state->Collapsed);
         Line("shootdowns", (long)state->Shootdowns);
         Line("shootdowns spared", (long)state->ShootdownsSpared);
         Line("frames in use", (long)state->FramesInUse);

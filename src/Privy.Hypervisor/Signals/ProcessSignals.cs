@@ -37,6 +37,9 @@ public sealed class ProcessSignals
     /// <summary>Called, under the lock, when SIGCONT arrives or SIGKILL does: a stopped process goes on. Never waits.</summary>
     public Action? Continued { get; set; }
 
+    /// <summary>Called, under the lock, with each signal that was queued: for signalfd. Never waits.</summary>
+    public Action<ProcessSignals, int>? Queued { get; set; }
+
     /// <summary>The signals with SIG_IGN: what a program started by exec inherits.</summary>
     public SignalSet Ignored
     {
@@ -187,6 +190,7 @@ public sealed class ProcessSignals
                 return 0;
             if (!(target?.Queue ?? Shared).TryAdd(info, timer, QueueLimit))
                 return -Errno.EAGAIN;
+            Queued?.Invoke(this, signal);
             if (signal == Signal.SIGKILL)
             {
                 Continued?.Invoke();
@@ -243,6 +247,18 @@ public sealed class ProcessSignals
         ArgumentNullException.ThrowIfNull(thread);
         lock (Gate)
             return thread.Queue.Pending | Shared.Pending;
+    }
+
+    /// <summary>True if one of the signals is pending for the process or one of its threads.</summary>
+    internal bool IsPending(SignalSet signals)
+    {
+        lock (Gate)
+        {
+            var pending = Shared.Pending;
+            foreach (ThreadSignals member in Members)
+                pending |= member.Queue.Pending;
+            return !(pending & signals).IsEmpty;
+        }
     }
 
     internal void SetMask(ThreadSignals thread, SignalSet mask, bool wake)

@@ -47,6 +47,9 @@ public interface ISyscallContext
     /// <summary>True for a descriptor of the hypervisor: the program must not see or close it.</summary>
     bool IsReservedDescriptor(int descriptor);
 
+    /// <summary>The text of a file in /proc that lists the memory of the process, as the program is to see it.</summary>
+    string ListMemory(MemoryReport report);
+
     /// <summary>Staging memory of this thread; reset when the system call ends.</summary>
     SyscallArena Arena { get; }
 

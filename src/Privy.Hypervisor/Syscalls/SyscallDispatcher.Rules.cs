@@ -8,6 +8,10 @@ namespace Privy.Hypervisor.Syscalls;
 public static unsafe partial class SyscallDispatcher
 {
     private const uint SiocGifConf = 0x8912;
+
+    /// <summary>FIOASYNC, as F_SETFL with O_ASYNC: the signal would hit the host process.</summary>
+    private const uint FioAsync = 0x5452;
+
     private const ulong OAsync = 0x2000;
 
     private static long Ioctl(ISyscallContext context, in SyscallArguments arguments)
@@ -15,6 +19,12 @@ public static unsafe partial class SyscallDispatcher
         var request = (uint)arguments.A1;
         if (s_commandHandlers.TryGetValue((ulong)ioctl << 32 | request, out var handler)) return handler(context, in arguments);
         if (request == SiocGifConf) return GetInterfaces(context, in arguments);
+        if (request == FioAsync)
+        {
+            if (context.IsReservedDescriptor((int)arguments.A0)) return -Errno.EBADF;
+            SyscallWarnings.Once("ioctl FIOASYNC is accepted, but no SIGIO will come");
+            return context.HostCall(fcntl, arguments.A0, 1 /* F_GETFD */) is < 0 and var error ? error : 0;
+        }
         var call = SyscallTable.Find(ioctl, in arguments)!;
         if (call.VariantTable is null) return SyscallMarshaller.Execute(context, call, in arguments);
         SyscallWarnings.Once($"ioctl request 0x{request:x} is not supported; the program gets ENOTTY");

@@ -79,6 +79,8 @@ public static unsafe partial class SyscallDispatcher
         handlers[ioctl] = Ioctl;
         handlers[fcntl] = Fcntl;
         handlers[prctl] = Prctl;
+        handlers[open] = Open;
+        handlers[openat] = OpenAt;
         handlers[close_range] = CloseRange;
         handlers[getdents64] = ListDirectory;
         handlers[readlink] = ReadLink;

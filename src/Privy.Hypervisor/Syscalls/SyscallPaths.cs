@@ -11,6 +11,7 @@ namespace Privy.Hypervisor.Syscalls;
 /// <item>a reserved descriptor under /proc/self/fd or /dev/fd does not exist (a listing of the directory still shows it);</item>
 /// <item>a snapshot that opens one of its process's settings (oom_score_adj, ...) for writing gets /dev/null: they are the hypervisor's and main's too;</item>
 /// <item>/proc/self/mem is not opened for writing, which would go past the page table (rule 1), and not at all in a snapshot, whose memory it is not (rule 6);</item>
+/// <item>/proc/self/maps, smaps and smaps_rollup, once opened, are replaced by lists of the program's own memory (<see cref="MemoryReportOf"/>);</item>
 /// <item>in a snapshot, /proc/self, /dev/fd and /dev/stdin, stdout, stderr become /proc/PID: its host thread, whose number is the process id.</item>
 /// </list>
 /// Only these spellings are known; a path relative to an open /proc directory is not.
@@ -40,6 +41,9 @@ public static unsafe class SyscallPaths
         /// <summary>The memory of the process as a file.</summary>
         Memory,
 
+        /// <summary>A list of the memory of the process.</summary>
+        MemoryList,
+
         /// <summary>/dev/fd or one of the standard descriptors.</summary>
         OwnDescriptor,
     }
@@ -47,6 +51,16 @@ public static unsafe class SyscallPaths
     /// <summary>The file that a path given to execve means: the program itself for its link in /proc, otherwise null.</summary>
     public static string? ResolveProgram(ISyscallContext context, ReadOnlySpan<byte> path) =>
         MeaningOf(context, path, out _) == Meaning.ProgramLink ? context.ProgramPath : null;
+
+    /// <summary>The list of the process's memory that a path means; null for any other file.</summary>
+    internal static MemoryReport? MemoryReportOf(ISyscallContext context, ulong address)
+    {
+        Span<byte> start = stackalloc byte[64];
+        var length = ReadStart(context, address, start);
+        var path = start[..length];
+        if (!path.StartsWith("/proc/"u8) || MeaningOf(context, path, out _) != Meaning.MemoryList) return null;
+        return path.EndsWith("/smaps"u8) ? MemoryReport.Smaps : path.EndsWith("/maps"u8) ? MemoryReport.Maps : MemoryReport.Rollup;
+    }
 
     /// <summary>Main: address of another path when the program's must not be used, else 0; negative errno.</summary>
     internal static long Replace(ISyscallContext context, in ArgumentDescription description, in SyscallArguments arguments, ulong address, out ulong replaced)
@@ -137,7 +151,7 @@ public static unsafe class SyscallPaths
                 replaced = (ulong)copy;
                 return 0;
 
-            case Meaning.OwnDescriptor or Meaning.OwnDirectory or Meaning.ProgramLink or Meaning.ProcessSetting when context.Translates && tail >= 0:
+            case Meaning.OwnDescriptor or Meaning.OwnDirectory or Meaning.ProgramLink or Meaning.ProcessSetting or Meaning.MemoryList when context.Translates && tail >= 0:
                 var rest = tail switch
                 {
                     Standard => "/0"u8,
@@ -204,6 +218,8 @@ public static unsafe class SyscallPaths
         if (self) tail = 6 + length;
         if (rest.SequenceEqual("/exe"u8)) return Meaning.ProgramLink;
         if (rest.SequenceEqual("/mem"u8) || rest.StartsWith("/task/"u8) && rest.EndsWith("/mem"u8)) return Meaning.Memory;
+        var file = rest.StartsWith("/task/"u8) ? rest[rest.LastIndexOf((byte)'/')..] : rest;
+        if (file.SequenceEqual("/maps"u8) || file.SequenceEqual("/smaps"u8) || file.SequenceEqual("/smaps_rollup"u8)) return Meaning.MemoryList;
         if (rest.SequenceEqual("/oom_score_adj"u8) || rest.SequenceEqual("/oom_adj"u8) || rest.SequenceEqual("/coredump_filter"u8)
             || rest.SequenceEqual("/autogroup"u8) || rest.SequenceEqual("/clear_refs"u8))
             return Meaning.ProcessSetting;

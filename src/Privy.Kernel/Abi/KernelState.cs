@@ -113,6 +113,12 @@ public unsafe struct KernelState
     /// <summary>Frame pool: frames below this were handed out at least once.</summary>
     public ulong PoolNext;
 
+    /// <summary>
+    /// Frame pool: frames below this need no memory of the host any more; written by the host. Copies ahead of main's writes take
+    /// no others, so that they never wait for the host.
+    /// </summary>
+    public ulong PoolReady;
+
     /// <summary>Free frames (chained through the metadata).</summary>
     public ulong FreeFrames;
 
@@ -152,7 +158,10 @@ public unsafe struct KernelState
     /// <summary>Last of the free tables; 0 when there is none.</summary>
     public ulong FreeTablesTail;
 
-    /// <summary>Metadata of table frames: link to the next table in its chain, one word each.</summary>
+    /// <summary>
+    /// Metadata of table frames: link to the next table in its chain, one word each; the bits outside of <see cref="TableLinkMask"/> count
+    /// faults.
+    /// </summary>
     public ulong* TableLinks;
 
     /// <summary>Guest-physical top-level table with the kernel half only; its entries are copied into every new root.</summary>
@@ -216,6 +225,9 @@ public unsafe struct KernelState
     /// <summary>Bit i: main sees space i (<see cref="Space.View"/>).</summary>
     public ulong ViewMask;
 
+    /// <summary>The address in a word of <see cref="TableLinks"/>.</summary>
+    public const ulong TableLinkMask = ~(Layout.PageSize - 1);
+
     /// <summary>Most entries of <see cref="EarlyPages"/>: 1 MB of copies at a snapshot.</summary>
     public const int EarlyCapacity = 256;
 
@@ -230,6 +242,27 @@ public unsafe struct KernelState
 
     /// <summary>Addresses of pages that main wrote right after a snapshot.</summary>
     public fixed ulong EarlyPages[EarlyCapacity];
+
+    /// <summary>Pages are copied ahead of main's writes while fewer frames than this are in use; 0: never. Written by the host.</summary>
+    public ulong AheadLimit;
+
+    /// <summary>Most pages that one fault copies ahead. Written by the host.</summary>
+    public int AheadMost;
+
+    /// <summary>How many more pages each fault under a page table copies ahead than the one before. Written by the host.</summary>
+    public int AheadGrowth;
+
+    /// <summary>Pages copied for snapshots before main wrote there.</summary>
+    public ulong CopiedAhead;
+
+    /// <summary>2 MB entries that main got back while snapshots were in use.</summary>
+    public ulong Collapsed;
+
+    /// <summary>The kernel's own, under the lock: the snapshots' page tables of the 2 MB in hand.</summary>
+    public fixed ulong AroundTables[Layout.MaxSpaces];
+
+    /// <summary>The kernel's own, under the lock: the snapshots' mappings of the pages in hand.</summary>
+    public fixed ulong AroundVmas[Layout.MaxSpaces];
 }
 
 /// <summary>Metadata of one pool frame.</summary>

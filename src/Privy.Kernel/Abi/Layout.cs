@@ -67,6 +67,15 @@ public static class Layout
     /// <summary>Most vCPUs one VM can have.</summary>
     public const int MaxVcpus = 1024;
 
+    /// <summary>Offset in the kernel region of the buffers for small writes of snapshots, one for each of the first vCPUs.</summary>
+    public const ulong WriteBufferOffset = 72UL << 20;
+
+    /// <summary>Bytes of one of them.</summary>
+    public const ulong WriteBufferSize = 64UL << 10;
+
+    /// <summary>Number of them.</summary>
+    public const int WriteBuffers = (int)((VmaOffset - WriteBufferOffset) / WriteBufferSize);
+
     /// <summary>Offset in the kernel region of the arrays of <see cref="Vma"/>, one a space.</summary>
     public const ulong VmaOffset = 128UL << 20;
 

@@ -30,6 +30,12 @@ public struct Vma
     /// <summary>Main's memory of which the program takes snapshots for itself. Only it can have readers when all snapshots are views.</summary>
     public const uint Region = 32;
 
+    /// <summary>
+    /// Bit of <see cref="HostTag"/>: backed by a file. Pages nobody touched are not zeros, and behind the file's end there are none: the
+    /// kernel copies no page that the program has not asked for.
+    /// </summary>
+    public const uint TagFile = 1;
+
     /// <summary>First byte.</summary>
     public ulong Start;
 
@@ -39,7 +45,7 @@ public struct Vma
     /// <summary>Rights and origin: the constants of this type.</summary>
     public uint Flags;
 
-    /// <summary>Host bookkeeping; the kernel neither reads nor writes it.</summary>
+    /// <summary>Host bookkeeping; of its bits the kernel reads <see cref="TagFile"/> alone.</summary>
     public uint HostTag;
 
     /// <summary>The epoch in which the mapping was made: snapshots of an older epoch cannot contain it.</summary>

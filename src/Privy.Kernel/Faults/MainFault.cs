@@ -3,7 +3,8 @@ namespace Privy.Kernel;
 /// <summary>Page faults of main: computed entries, and copy-on-write for the snapshots.</summary>
 internal static unsafe class MainFault
 {
-    internal static Outcome Handle(KernelState* k, VcpuArea* v, ulong address, bool write, bool fetch)
+    // around: how many neighbours to copy along with a page that a snapshot reads; negative: as the faults so far suggest.
+    internal static Outcome Handle(KernelState* k, VcpuArea* v, ulong address, bool write, bool fetch, int around)
     {
         Space* main = k->Spaces;
         Vma* vma = VmaSet.Find(main, address);
@@ -36,6 +37,8 @@ internal static unsafe class MainFault
         }
         // Rights only grow: no vCPU of main needs a flush, at worst it faults once more.
         Walk.Write(page, *page | Entry.Writable);
+        if (around != 0)
+            CopyAround.Run(k, v, vma, address, directory, around);
         return Outcome.Done;
     }
 
@@ -86,8 +89,8 @@ internal static unsafe class MainFault
     }
 
     /// <summary>
-    /// Makes main's memory writable in large pieces: no snapshot sees the mapping any more. A page table that gives way
-    /// to a 2 MB entry stays on the tree's chain, since paging-structure caches may still lead to it.
+    /// Makes main's memory writable in large pieces: no snapshot sees the mapping any more. Page tables that give way
+    /// to 2 MB entries stay on the tree's chain, since paging-structure caches may still lead to them.
     /// </summary>
     private static void Upgrade(KernelState* k, Space* main, Vma* vma, ulong* directory, ulong* page, ulong address)
     {
@@ -107,7 +110,7 @@ internal static unsafe class MainFault
         for (; start + Layout.LargePageSize <= end; start += Layout.LargePageSize)
         {
             ulong* entry = first + Walk.DirectoryIndex(start);
-            if ((*entry & (Entry.Large | Entry.Writable)) == Entry.Large)
+            if (*entry != 0 && (*entry & (Entry.Large | Entry.Writable)) != (Entry.Large | Entry.Writable))
                 Walk.Write(entry, LinearMap.Physical(k, start) | bits);
         }
     }

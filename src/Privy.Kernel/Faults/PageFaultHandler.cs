@@ -17,7 +17,7 @@ internal static unsafe class PageFaultHandler
         TrapFrame* trap = v->Trap;
         ulong address = trap->Cr2;
         v->Faults++;
-        if (trap->Rip >= k->KernelBase && trap->Rip < k->TableEnd)
+        if (trap->Rip >= k->KernelBase && trap->Rip < k->TableEnd && trap->Rip != v->CopyRip)
             HostCall.Panic(v, PanicCode.KernelFault, address);
         if ((trap->Error & ErrorReserved) != 0)
             HostCall.Panic(v, PanicCode.ReservedBit, address);
@@ -29,7 +29,7 @@ internal static unsafe class PageFaultHandler
         {
             KernelLock.Enter(k, v);
             Tables.FreeRetired(k, v);
-            outcome = Resolve(k, v, v->Space, address, write, fetch, self: false);
+            outcome = Resolve(k, v, v->Space, address, write, fetch, self: false, around: CopyAround.Adaptive);
             KernelLock.Exit(k);
             if (outcome == Outcome.Done)
                 return 0;
@@ -64,7 +64,7 @@ internal static unsafe class PageFaultHandler
             Tables.FreeRetired(k, v);
             for (int n = 0; n < PagesPerLock && address < end; n++)
             {
-                outcome = Resolve(k, v, spaceIndex, address, write: true, fetch: false, self: true);
+                outcome = Resolve(k, v, spaceIndex, address, write: true, fetch: false, self: true, around: address + Layout.PageSize >= end ? CopyAround.Adaptive : 0);
                 if (outcome != Outcome.Done)
                     break;
                 address += Layout.PageSize;
@@ -82,7 +82,7 @@ internal static unsafe class PageFaultHandler
     }
 
     private static Outcome Resolve(
-        KernelState* k, VcpuArea* v, int spaceIndex, ulong address, bool write, bool fetch, bool self)
+        KernelState* k, VcpuArea* v, int spaceIndex, ulong address, bool write, bool fetch, bool self, int around)
     {
         if (spaceIndex == 0 && !self && View.Contains(address))
             return View.Resolve(k, v, address, write, fetch);
@@ -90,7 +90,7 @@ internal static unsafe class PageFaultHandler
             return Outcome.NotMapped;
         address &= ~(Layout.PageSize - 1);
         return spaceIndex == 0
-            ? MainFault.Handle(k, v, address, write, fetch)
+            ? MainFault.Handle(k, v, address, write, fetch, around)
             : SnapshotFault.Handle(k, v, k->Spaces + spaceIndex, address, write, fetch, self);
     }
 }

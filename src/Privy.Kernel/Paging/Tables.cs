@@ -12,6 +12,23 @@ internal static unsafe class Tables
     private static ulong* Link(KernelState* k, ulong table) =>
         k->TableLinks + ((table - k->KernelPhysical + k->KernelBase - k->TableStart) >> 12);
 
+    /// <summary>The table after <paramref name="table"/> in its chain; 0: none.</summary>
+    internal static ulong Next(KernelState* k, ulong table) => *Link(k, table) & KernelState.TableLinkMask;
+
+    /// <summary>
+    /// Counts a copy-on-write fault of main under one of its page tables, and returns how many there were since the table was made, this
+    /// one included.
+    /// </summary>
+    internal static int CountFault(KernelState* k, ulong entry)
+    {
+        ulong* link = Link(k, entry & Entry.AddressMask);
+        ulong count = *link & ~KernelState.TableLinkMask;
+        if (count == ~KernelState.TableLinkMask)
+            return (int)count;
+        *link += 1;
+        return (int)count + 1;
+    }
+
     /// <summary>A zeroed table on the chain of <paramref name="space"/> (null: on no chain); 0 when there is none left.</summary>
     internal static ulong Allocate(KernelState* k, Space* space)
     {
@@ -34,7 +51,7 @@ internal static unsafe class Tables
         if (table != 0 && !fresh)
         {
             used = true;
-            k->FreeTables = *Link(k, table);
+            k->FreeTables = Next(k, table);
             if (k->FreeTables == 0)
                 k->FreeTablesTail = 0;
         }
@@ -118,7 +135,7 @@ internal static unsafe class Tables
     internal static ulong TakeRoot(KernelState* k)
     {
         ulong root = k->ReadyRoots;
-        k->ReadyRoots = *Link(k, root);
+        k->ReadyRoots = Next(k, root);
         k->ReadyRootCount--;
         return root;
     }

@@ -3,8 +3,11 @@ namespace Privy.Kernel;
 /// <summary>Clears a snapshot's A bits, so that main's writes find few entries that may be cached.</summary>
 internal static unsafe class AccessedBits
 {
+    /// <summary>Entries cleared while the lock is held: main's faults wait for it.</summary>
+    private const int EntriesPerLock = 1024;
+
     /// <summary>
-    /// Returns 1 when bits were cleared; the calling vCPU must then flush before it runs the program. 0: nothing done.
+    /// Returns the number of entries of memory cleared; if there are any the calling vCPU must flush before it runs the program. 0: nothing done.
     /// While another vCPU of the space is in the guest nothing may be cleared, as its cached translations would no
     /// longer show; those outside are marked to flush when they enter.
     /// </summary>
@@ -14,13 +17,22 @@ internal static unsafe class AccessedBits
         if (spaceIndex <= 0 || spaceIndex >= Layout.MaxSpaces)
             return -Errno.Invalid;
         Space* space = k->Spaces + spaceIndex;
-        KernelLock.Enter(k, v);
-        bool cleared = space->Active == Space.InUse && OthersOutside(k, v, space)
-            && ClearLevel(k, Tables.At(k, space->Root), 4);
-        if (cleared)
-            v->FlushPending = 1;
-        KernelLock.Exit(k);
-        return cleared ? 1 : 0;
+        long cleared = 0;
+        for (bool complete = false; !complete;)
+        {
+            KernelLock.Enter(k, v);
+            int left = EntriesPerLock;
+            complete = space->Active != Space.InUse || !OthersOutside(k, v, space);
+            if (!complete)
+            {
+                complete = ClearLevel(k, Tables.At(k, space->Root), 4, ref left);
+                if (left < EntriesPerLock)
+                    v->FlushPending = 1;
+                cleared += EntriesPerLock - left;
+            }
+            KernelLock.Exit(k);
+        }
+        return cleared;
     }
 
     private static bool OthersOutside(KernelState* k, VcpuArea* v, Space* space)
@@ -37,11 +49,13 @@ internal static unsafe class AccessedBits
         return true;
     }
 
-    // Tables carry A too: only those the snapshot walked since the last time are looked at.
-    private static bool ClearLevel(KernelState* k, ulong* table, int level)
+    /// <summary>
+    /// Tables carry A too: only those the snapshot walked since the last time are looked at. A table's own bit goes last, so that what is left when
+    /// the budget is used up is found again. True: everything is clear.
+    /// </summary>
+    private static bool ClearLevel(KernelState* k, ulong* table, int level, ref int left)
     {
         ulong* template = Tables.At(k, k->TemplateRoot);
-        bool cleared = false;
         for (int i = 0; i < Entry.Count; i++)
         {
             ulong entry = Walk.Read(table + i);
@@ -53,13 +67,20 @@ internal static unsafe class AccessedBits
             // Private frames never move under the snapshot's feet: their preset A stays.
             if ((entry & Entry.Private) != 0)
                 continue;
-            while (!Walk.CompareExchange(table + i, entry & ~Entry.Accessed, entry))
-                entry = Walk.Read(table + i);
-            cleared = true;
             // Bit 7 has another meaning in the lowest tables.
             if (level > 1 && (entry & Entry.Large) == 0)
-                ClearLevel(k, Tables.At(k, entry), level - 1);
+            {
+                if (!ClearLevel(k, Tables.At(k, entry), level - 1, ref left))
+                    return false;
+            }
+            else if (left-- == 0)
+            {
+                left = 0;
+                return false;
+            }
+            while (!Walk.CompareExchange(table + i, entry & ~Entry.Accessed, entry))
+                entry = Walk.Read(table + i);
         }
-        return cleared;
+        return true;
     }
 }

@@ -45,7 +45,7 @@ internal static unsafe class EarlyWrites
         {
             ulong address = k->EarlyPages[i];
             Vma* vma = VmaSet.Find(k->Spaces, address);
-            if (vma == null || !Rights.Shareable(k, vma) || MainFault.Handle(k, v, address, write: true, fetch: false) != Outcome.Done)
+            if (vma == null || !Rights.Shareable(k, vma) || MainFault.Handle(k, v, address, write: true, fetch: false, around: 0) != Outcome.Done)
                 continue;
             ulong* page = Walk.Page(k, k->Spaces, address);
             if (page != null)

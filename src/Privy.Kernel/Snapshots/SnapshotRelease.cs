@@ -32,6 +32,7 @@ internal static unsafe class SnapshotRelease
             KernelLock.Exit(k);
             KernelLock.Enter(k, v);
         }
+        FramePool.StartOver(k);
         space->VmaCount = 0;
         space->Root = 0;
         space->AliasRoot = 0;

@@ -80,6 +80,8 @@ internal sealed class FakeContext : ISignalContext, IProcessDirectory, IDisposab
         Host!.Invoke(number, a0, a1, a2, a3, a4, a5);
 
     public void RaiseSigpipe() => throw new UnreachableException();
+    public string ListMemory(MemoryReport report) => throw new NotSupportedException();
+
     public bool IsReservedDescriptor(int descriptor) => false;
 
     public ProcessSignals? FindProcess(int processId) => processId == ProcessId ? ProcessSignals : null;

@@ -56,6 +56,43 @@ public class DispatcherTests
         Assert.Throws<ArgumentOutOfRangeException>(() => SyscallDispatcher.RegisterCommand(read, 0, static (ISyscallContext _, in SyscallArguments _) => 0));
     }
 
+    [Theory]
+    [InlineData("/proc/self/maps", "Maps")]
+    [InlineData("/proc/self/smaps", "Smaps")]
+    [InlineData("/proc/thread-self/smaps_rollup", "Rollup")]
+    [InlineData("/proc/self/task/{0}/maps", "Maps")]
+    [InlineData("/proc/{0}/maps", "Maps")]
+    [InlineData("/proc/self/status", null)]
+    [InlineData("/proc/self/maps/", null)]
+    [InlineData("/proc/1/maps", null)]
+    public unsafe void Lists_of_memory_are_the_programs(string pattern, string? report)
+    {
+        const int capacity = 4096;
+        using var context = new FakeContext(translates: false) { Memory = new string('m', 3 * capacity) };
+        var path = string.Format(System.Globalization.CultureInfo.InvariantCulture, pattern, Environment.ProcessId);
+        var file = context.Call(openat, CurrentDirectory, context.Put(path), 0);
+        if (file < 0)
+        {
+            // there is no such file, or it is not for everyone
+            Assert.Null(report);
+            return;
+        }
+
+        var text = new StringBuilder();
+        var buffer = new byte[capacity];
+        fixed (byte* at = buffer)
+        {
+            for (long got; (got = FakeContext.Raw(read, (ulong)file, (ulong)at, capacity)) > 0;)
+                text.Append(Encoding.UTF8.GetString(buffer, 0, (int)got));
+        }
+
+        _ = FakeContext.Raw(close, (ulong)file);
+        if (report is null)
+            Assert.DoesNotContain("mmmm", text.ToString(), StringComparison.Ordinal);
+        else
+            Assert.Equal($"{report}\n{context.Memory}", text.ToString());
+    }
+
     [Theory, InlineData(false), InlineData(true)]
     public void Unknown_commands_are_refused(bool translates)
     {

@@ -33,6 +33,11 @@ internal sealed unsafe partial class FakeContext : ISyscallContext, IDisposable
 
     public SyscallArena Arena { get; } = new();
 
+    /// <summary>What the program is to see in /proc/self/maps and its relatives.</summary>
+    public string Memory { get; set; } = "";
+
+    public string ListMemory(MemoryReport report) => $"{report}\n{Memory}";
+
     /// <summary>First address beyond the program's memory.</summary>
     public ulong End { get; }
 

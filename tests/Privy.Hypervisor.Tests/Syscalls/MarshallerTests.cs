@@ -380,6 +380,8 @@ public class MarshallerTests
         public bool TryWrite(ulong address, ReadOnlySpan<byte> source) => true;
         public long HostCall(long number, ulong a0, ulong a1, ulong a2, ulong a3, ulong a4, ulong a5) => 0;
         public void RaiseSigpipe() { }
+        public string ListMemory(MemoryReport report) => "";
+
         public bool IsReservedDescriptor(int descriptor) => false;
         public void SetTemporarySignalMask(ulong mask) { }
         public void Dispose() => Arena.Dispose();

@@ -15,6 +15,11 @@ public enum Needs
     Privy = 64,
     /// <summary>The test does without KVM.</summary>
     NoKvm = 128,
+    DotNet = 256,
+    Sqlite = 512,
+    Memcached = 1024,
+    Nginx = 2048,
+    Postgres = 4096,
 }
 
 /// <summary>A test that is reported as skipped, by name, where what it needs is missing.</summary>
@@ -60,8 +65,24 @@ public static class Requirements
             return "There is no /usr/bin/python3.";
         if (needs.HasFlag(Needs.Script) && Find("script") is null)
             return "There is no script(1) in PATH to make a terminal with (apt-get install bsdutils).";
+        if (needs.HasFlag(Needs.DotNet) && Find("dotnet") is null)
+            return "There is no dotnet in PATH.";
+        if (needs.HasFlag(Needs.Sqlite) && Find("sqlite3") is null)
+            return "There is no sqlite3 in PATH (apt-get install sqlite3).";
+        if (needs.HasFlag(Needs.Memcached) && Find("memcached") is null)
+            return "There is no memcached in PATH (apt-get install memcached).";
+        if (needs.HasFlag(Needs.Nginx) && Find("nginx") is null)
+            return "There is no nginx in PATH (apt-get install nginx-light).";
+        if (needs.HasFlag(Needs.Postgres) && FindPostgres() is null)
+            return "There is no PostgreSQL in /usr/lib/postgresql (apt-get install postgresql).";
         return null;
     }
+
+    /// <summary>The folder of PostgreSQL's server programs, or null: Debian keeps it out of PATH.</summary>
+    public static string? FindPostgres() =>
+        Directory.Exists("/usr/lib/postgresql")
+            ? Directory.GetDirectories("/usr/lib/postgresql").Select(version => Path.Combine(version, "bin")).Where(folder => File.Exists(Path.Combine(folder, "postgres"))).Order(StringComparer.Ordinal).LastOrDefault()
+            : null;
 
     /// <summary>The full path of a program in PATH, or null.</summary>
     public static string? Find(string program) =>

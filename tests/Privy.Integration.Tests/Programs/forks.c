@@ -1049,3 +1049,86 @@ CASE(parent_death_signal_and_name)
         SYS(prctl(PR_SET_PDEATHSIG, SIGKILL));
     });
 }
+
+static void exit_five(int signal) { (void)signal; _exit(5); }
+
+/* Has another program look for children of this one by name, as pgrep -P does, and signal them. */
+static void signal_from_outside(int number)
+{
+    char command[500];
+    snprintf(command, sizeof command, "for s in /proc/[0-9]*/stat; do read -r pid name state parent rest < $s && [ \"$parent\" = %d ] && [ \"$name\" = '(a-child)' ] "
+        "&& kill -%d $pid; done 2>/dev/null; true", (int)getpid(), number);
+    SYS(system(command));
+}
+
+CASE(seen_from_outside)
+{
+    /* Not in the child, which may be found before it comes to it. */
+    prctl(PR_SET_NAME, "a-child");
+    for (int round = 0; round < 4; round++) {
+        int number = round % 2 == 0 ? SIGUSR1 : SIGKILL;
+        int ready[2];
+        char c;
+        fflush(NULL);
+        SYS(pipe(ready));
+        pid_t child = (pid_t)SYS(fork());
+        if (child == 0) {
+            signal(SIGUSR1, exit_five);
+            EQUAL(1, write(ready[1], "r", 1));
+            for (;;)
+                pause();
+        }
+        int status = 0;
+        pid_t ended = 0;
+        EQUAL(1, read(ready[0], &c, 1));
+        SYS(close(ready[0]));
+        SYS(close(ready[1]));
+        WAIT_UNTIL((signal_from_outside(number), ended = waitpid(child, &status, WNOHANG)) != 0);
+        EQUAL(child, ended);
+        if (number == SIGUSR1)
+            EQUAL(5 << 8, status);
+        else
+            EQUAL(SIGKILL, status);
+    }
+}
+
+static long resident(void)
+{
+    FILE *f = fopen("/proc/self/statm", "r");
+    long size, pages;
+    CHECK(f != NULL && fscanf(f, "%ld %ld", &size, &pages) == 2);
+    fclose(f);
+    return pages * 4 / 1024;
+}
+
+/* Copies made for a child are given back after its end, but for a reserve. */
+CASE(memory_given_back)
+{
+    const size_t size = 192UL << 20;
+    unsigned char *m = map_anonymous(size);
+    for (size_t i = 0; i < size; i += PAGE)
+        m[i] = 1;
+    int p[2];
+    SYS(pipe(p));
+    fflush(NULL);
+    long before = resident();
+    pid_t child = (pid_t)SYS(fork());
+    if (child == 0) {
+        char c;
+        SYS(close(p[1]));
+        EQUAL(0, read(p[0], &c, 1));
+        for (size_t i = 0; i < size; i += PAGE)
+            EQUAL(1, m[i]);
+        _exit(0);
+    }
+    SYS(close(p[0]));
+    for (size_t i = 0; i < size; i += PAGE)
+        m[i] = 2;
+    SYS(close(p[1]));
+    expect_exit(child, 0);
+    for (int tries = 0; resident() > before + 64; tries++) {
+        CHECK(tries < 300);
+        usleep(100000);
+    }
+    SYS(munmap(m, size));
+}

@@ -214,3 +214,185 @@ CASE(proc_self_maps)
     fclose(f);
     CHECK(found);
 }
+
+/* Calls back for each line of a list of mappings. */
+static void each_mapping(const char *path, void (*visit)(unsigned long from, unsigned long to, const char *rights, const char *name))
+{
+    FILE *f = fopen(path, "r");
+    CHECK(f);
+    char line[500];
+    while (fgets(line, sizeof line, f)) {
+        unsigned long from, to;
+        char rights[5], name[200] = "";
+        if (sscanf(line, "%lx-%lx %4s %*x %*x:%*x %*u %199s", &from, &to, rights, name) >= 3)
+            visit(from, to, rights, name);
+    }
+    fclose(f);
+}
+
+static int heaps, stacks, touched;
+static volatile unsigned char sink;
+
+static void touch(unsigned long from, unsigned long to, const char *rights, const char *name)
+{
+    heaps += strcmp(name, "[heap]") == 0;
+    stacks += strcmp(name, "[stack]") == 0;
+    if (name[0] == '[' || rights[0] != 'r')
+        return;
+    /* Private file mappings may reach beyond the end of the file; their first page does not. */
+    unsigned long end = strchr(name, '/') ? from + 1 : to;
+    for (unsigned long at = from; at < end; at += PAGE) {
+        volatile unsigned char *byte = (unsigned char *)at;
+        unsigned char value = *byte;
+        if (rights[1] == 'w')
+            *byte = value;
+        sink = value;
+    }
+    touched++;
+}
+
+static void *list_of_a_thread(void *unused)
+{
+    (void)unused;
+    char path[100];
+    snprintf(path, sizeof path, "/proc/self/task/%ld/maps", syscall(SYS_gettid));
+    each_mapping(path, touch);
+    each_mapping("/proc/thread-self/maps", touch);
+    return NULL;
+}
+
+CASE(all_of_proc_self_maps_can_be_touched)
+{
+    /* As a memory test at a crash does it: everything in the list is the program's own, with these rights. */
+    void *small = malloc(100);
+    pthread_t thread;
+    SYS(pthread_create(&thread, NULL, list_of_a_thread, NULL) ? -1 : 0);
+    pthread_join(thread, NULL);
+    char path[100];
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)getpid());
+    heaps = stacks = 0;
+    each_mapping(path, touch);
+    EQUAL(1, heaps);
+    EQUAL(1, stacks);
+    CHECK(touched > 10);
+    each_mapping("/proc/self/smaps", touch);
+    IN_CHILD({ heaps = 0; each_mapping("/proc/self/maps", touch); EQUAL(1, heaps); });
+    free(small);
+}
+
+static unsigned long looked_for;
+static char rights_found[5];
+
+static void look(unsigned long from, unsigned long to, const char *rights, const char *name)
+{
+    (void)name;
+    if (from <= looked_for && looked_for < to)
+        memcpy(rights_found, rights, 5);
+}
+
+static void expect_rights(void *at, const char *rights)
+{
+    looked_for = (unsigned long)at;
+    strcpy(rights_found, "none");
+    each_mapping("/proc/self/maps", look);
+    if (strcmp(rights, rights_found) != 0)
+        FAIL("rights are %s, not %s", rights_found, rights);
+}
+
+CASE(proc_self_maps_follows_changes)
+{
+    unsigned char *m = map_anonymous(8 * PAGE);
+    expect_rights(m, "rw-p");
+    SYS(mprotect(m + PAGE, PAGE, PROT_READ));
+    SYS(mprotect(m + 2 * PAGE, PAGE, PROT_NONE));
+    SYS(mprotect(m + 3 * PAGE, PAGE, PROT_READ | PROT_EXEC));
+    expect_rights(m, "rw-p");
+    expect_rights(m + PAGE, "r--p");
+    expect_rights(m + 2 * PAGE, "---p");
+    expect_rights(m + 3 * PAGE, "r-xp");
+    IN_CHILD({
+        expect_rights(m + PAGE, "r--p");
+        SYS(mprotect(m + PAGE, PAGE, PROT_READ | PROT_WRITE));
+        expect_rights(m + PAGE, "rw-p");
+        SYS(munmap(m, 8 * PAGE));
+        expect_rights(m, "none");
+        expect_rights(map_anonymous(PAGE), "rw-p");
+    });
+    expect_rights(m + PAGE, "r--p");
+    SYS(munmap(m, 8 * PAGE));
+    expect_rights(m, "none");
+    unsigned char *s = map_shared(PAGE);
+    expect_rights(s, "rw-s");
+    int fd = pattern_file(3 * PAGE, 5);
+    unsigned char *f = mmap(NULL, 2 * PAGE, PROT_READ, MAP_PRIVATE, fd, PAGE);
+    CHECK(f != MAP_FAILED);
+    expect_rights(f, "r--p");
+    /* The same refusals as any file there. */
+    EQUAL(-1, open("/proc/self/maps", O_RDONLY | O_DIRECTORY));
+    EQUAL(ENOTDIR, errno);
+    EQUAL(-1, open("/proc/self/task/1/maps", O_RDONLY));
+    EQUAL(ENOENT, errno);
+    /* The lowest free descriptor, as any open. */
+    int lowest = dup(0);
+    close(lowest);
+    int maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    EQUAL(lowest, maps);
+    EQUAL(FD_CLOEXEC, fcntl(maps, F_GETFD));
+    EQUAL(-1, write(maps, "x", 1));
+    EQUAL(EBADF, errno);
+    close(maps);
+}
+
+static long sum_of(const char *path, const char *field)
+{
+    FILE *f = fopen(path, "r");
+    CHECK(f);
+    char line[500];
+    long sum = 0, value;
+    size_t length = strlen(field);
+    while (fgets(line, sizeof line, f))
+        if (strncmp(line, field, length) == 0 && line[length] == ':' && sscanf(line + length + 1, "%ld kB", &value) == 1)
+            sum += value;
+    fclose(f);
+    return sum;
+}
+
+CASE(proc_self_smaps)
+{
+    const long pages = 3000, kilobytes = pages * (PAGE / 1024);
+    long before = sum_of("/proc/self/smaps", "Private_Dirty");
+    unsigned char *m = map_anonymous(pages * PAGE);
+    fill(m, pages * PAGE, 3);
+    CHECK(sum_of("/proc/self/smaps", "Private_Dirty") >= before + kilobytes);
+    CHECK(sum_of("/proc/self/smaps_rollup", "Private_Dirty") >= before + kilobytes);
+    CHECK(sum_of("/proc/self/smaps", "Size") >= kilobytes);
+    /* A child's own pages are those that it or its parent has written since the fork: what Redis reports as copy on write. */
+    int ready[2], written[2];
+    SYS(pipe(ready));
+    SYS(pipe(written));
+    fflush(NULL);
+    pid_t child = (pid_t)SYS(fork());
+    if (child == 0) {
+        char c;
+        long at_first = sum_of("/proc/self/smaps", "Private_Dirty");
+        CHECK(at_first < kilobytes / 2);
+        for (long i = 0; i < 500; i++)
+            m[i * PAGE] ^= 1;
+        long own = sum_of("/proc/self/smaps", "Private_Dirty") - at_first;
+        if (own < 2000 || own > 3500)
+            FAIL("%ld kB after 500 pages", own);
+        EQUAL(1, write(ready[1], "r", 1));
+        EQUAL(1, read(written[0], &c, 1));
+        own = sum_of("/proc/self/smaps", "Private_Dirty") - at_first;
+        if (own < 6000 || own > 7500)
+            FAIL("%ld kB after 500 own pages and 1000 of the parent's", own);
+        _exit(0);
+    }
+    char c;
+    EQUAL(1, read(ready[0], &c, 1));
+    for (long i = 1000; i < 2000; i++)
+        m[i * PAGE] ^= 1;
+    EQUAL(1, write(written[1], "w", 1));
+    expect_exit(child, 0);
+    SYS(munmap(m, pages * PAGE));
+}

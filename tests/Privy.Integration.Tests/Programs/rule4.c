@@ -257,6 +257,32 @@ CASE(dontneed_of_a_file)
 }
 
 /* After MADV_FREE each page has its old bytes or zeroes, until it is written. */
+/* The page next to a written one has no memory behind it: nothing may look there but the program. */
+CASE(file_ends_beside_a_written_page)
+{
+    int fd = pattern_file(8 * PAGE, 900);
+    unsigned char *m = mmap(NULL, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    CHECK(m != MAP_FAILED);
+    SYS(ftruncate(fd, 3 * PAGE));
+    int p[2];
+    SYS(pipe(p));
+    fflush(NULL);
+    pid_t child = (pid_t)SYS(fork());
+    if (child == 0) {
+        char c;
+        SYS(close(p[1]));
+        EQUAL(0, read(p[0], &c, 1));
+        CHECK(m[PAGE] != 0xEE && m[2 * PAGE] != 0xEE);
+        _exit(0);
+    }
+    SYS(close(p[0]));
+    m[PAGE] = m[2 * PAGE] = 0xEE;
+    SYS(close(p[1]));
+    expect_exit(child, 0);
+    SYS(munmap(m, 8 * PAGE));
+    SYS(close(fd));
+}
+
 CASE(free)
 {
     begin(4024);

@@ -211,14 +211,25 @@ CASE(unmapped_on_one_side)
 
 CASE(system_v)
 {
-    int id = shmget(IPC_PRIVATE, REGION, IPC_CREAT | 0600);
-    if (id == -1) {
-        CHECK(errno == ENOSYS);
-        return;
-    }
+    int id = (int)SYS(shmget(IPC_PRIVATE, REGION, IPC_CREAT | 0600));
+    struct shmid_ds status;
+    SYS(shmctl(id, IPC_STAT, &status));
+    EQUAL(REGION, status.shm_segsz);
+    EQUAL(0, status.shm_nattch);
     unsigned char *m = shmat(id, NULL, 0);
     CHECK(m != (void *)-1);
+    unsigned char *second = shmat(id, NULL, SHM_RDONLY);
+    CHECK(second != (void *)-1 && second != m);
+    SYS(shmctl(id, IPC_STAT, &status));
+    EQUAL(2, status.shm_nattch);
+    m[5] = 77;
+    EQUAL(77, second[5]);
+    SYS(shmdt(second));
     SYS(shmctl(id, IPC_RMID, NULL));
     take_turns(m, REGION);
     SYS(shmdt(m));
+    EQUAL(-1, shmdt(m));
+    EQUAL(EINVAL, errno);
+    EQUAL(-1, (long)shmat(id, NULL, 0));
+    EQUAL(EINVAL, errno);
 }

@@ -1,5 +1,6 @@
 /* Signals: handlers with all their arguments, masks, stacks, restarts, timers, queues. */
 #include "testlib.h"
+#include <sys/epoll.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <sys/resource.h>
@@ -510,32 +511,6 @@ CASE(sigwaitinfo)
     block(SIG_UNBLOCK, SIGUSR2);
 }
 
-CASE(signalfd)
-{
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGUSR1);
-    block(SIG_BLOCK, SIGUSR1);
-    int fd = signalfd(-1, &set, SFD_NONBLOCK);
-    if (fd == -1 && errno == ENOSYS) {
-        /* Privy has none: programs fall back to handlers. Natively it is there, and the case is run in full. */
-        fputs("note: signalfd is not supported here\n", stderr);
-        block(SIG_UNBLOCK, SIGUSR1);
-        return;
-    }
-    CHECK(fd >= 0);
-    struct signalfd_siginfo info;
-    EQUAL(-1, read(fd, &info, sizeof info));
-    EQUAL(EAGAIN, errno);
-    SYS(kill(getpid(), SIGUSR1));
-    struct pollfd p = { fd, POLLIN, 0 };
-    EQUAL(1, poll(&p, 1, 1000));
-    EQUAL(sizeof info, read(fd, &info, sizeof info));
-    EQUAL(SIGUSR1, info.ssi_signo);
-    EQUAL(getpid(), info.ssi_pid);
-    block(SIG_UNBLOCK, SIGUSR1);
-}
-
 static volatile pid_t tids[3], handled_by;
 static volatile int quit;
 static void note_thread(int s) { (void)s; handled_by = (pid_t)syscall(SYS_gettid); count++; }
@@ -688,4 +663,116 @@ CASE(default_actions)
     }
     for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
         raise(harmless[i]);
+}
+
+/* ---- signalfd ---- */
+
+static struct signalfd_siginfo read_signal(int fd)
+{
+    struct signalfd_siginfo info[2];
+    EQUAL(sizeof info[0], read(fd, info, sizeof info));
+    return info[0];
+}
+
+static int is_readable(int fd, int timeout)
+{
+    struct pollfd p = { fd, POLLIN, 0 };
+    return (int)SYS(poll(&p, 1, timeout));
+}
+
+static void *kills_after_a_while(void *unused)
+{
+    (void)unused;
+    sleep_ms(50);
+    kill(getpid(), SIGUSR2);
+    return NULL;
+}
+
+CASE(signalfd)
+{
+    sigset_t set, old;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGRTMIN + 2);
+    SYS(sigprocmask(SIG_BLOCK, &set, &old));
+    int fd = (int)SYS(signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC));
+    EQUAL(FD_CLOEXEC, fcntl(fd, F_GETFD));
+    struct signalfd_siginfo info;
+    EQUAL(-1, read(fd, &info, sizeof info));
+    EQUAL(EAGAIN, errno);
+    EQUAL(-1, read(fd, &info, sizeof info - 1));
+    EQUAL(EINVAL, errno);
+    EQUAL(0, is_readable(fd, 0));
+
+    /* From kill: who sent it. */
+    kill(getpid(), SIGUSR1);
+    EQUAL(1, is_readable(fd, 40000));
+    info = read_signal(fd);
+    EQUAL(SIGUSR1, info.ssi_signo);
+    EQUAL(SI_USER, info.ssi_code);
+    EQUAL(getpid(), info.ssi_pid);
+    EQUAL(getuid(), info.ssi_uid);
+    EQUAL(0, is_readable(fd, 0));
+    sigset_t pending;
+    SYS(sigpending(&pending));
+    EQUAL(0, sigismember(&pending, SIGUSR1));
+
+    /* Queued signals with their values, in order, several at once, by a copy of the descriptor. */
+    for (int i = 0; i < 3; i++)
+        SYS(sigqueue(getpid(), SIGRTMIN + 2, (union sigval){ .sival_int = 70 + i }));
+    struct signalfd_siginfo many[5];
+    int copy = (int)SYS(dup(fd));
+    EQUAL(3 * sizeof info, read(copy, many, sizeof many));
+    for (int i = 0; i < 3; i++)
+        EQUAL(70 + i, many[i].ssi_int);
+    close(copy);
+
+    /* A child's end, by epoll. */
+    int epoll = (int)SYS(epoll_create1(0));
+    struct epoll_event event = { .events = EPOLLIN, .data.u32 = 5 };
+    SYS(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+    fflush(NULL);
+    pid_t child = (pid_t)SYS(fork());
+    if (child == 0)
+        _exit(9);
+    event.data.u32 = 0;
+    EQUAL(1, epoll_wait(epoll, &event, 1, 40000));
+    EQUAL(5, event.data.u32);
+    info = read_signal(fd);
+    EQUAL(SIGCHLD, info.ssi_signo);
+    EQUAL(CLD_EXITED, info.ssi_code);
+    EQUAL(child, info.ssi_pid);
+    EQUAL(9, info.ssi_status);
+    expect_exit(child, 9);
+    close(epoll);
+
+    /* Another mask; a blocking read that another thread's signal ends. */
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR2);
+    SYS(sigprocmask(SIG_BLOCK, &set, NULL));
+    EQUAL(fd, signalfd(fd, &set, 0));
+    SYS(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK));
+    pthread_t thread;
+    pthread_create(&thread, NULL, kills_after_a_while, NULL);
+    EQUAL(SIGUSR2, read_signal(fd).ssi_signo);
+    pthread_join(thread, NULL);
+    EQUAL(-1, signalfd(0, &set, 0));
+    EQUAL(EINVAL, errno);
+
+    /* A child reads its own signals. */
+    IN_CHILD({ kill(getpid(), SIGUSR2); EQUAL(SIGUSR2, read_signal(fd).ssi_signo); });
+    SYS(fcntl(fd, F_SETFL, O_NONBLOCK));
+    EQUAL(-1, read(fd, &info, sizeof info));
+    close(fd);
+
+    /* Other reads are as ever, also of a pipe that has the number now. */
+    int ends[2];
+    SYS(pipe(ends));
+    EQUAL(2, write(ends[1], "ab", 2));
+    char text[10];
+    EQUAL(2, read(ends[0], text, sizeof text));
+    close(ends[0]);
+    close(ends[1]);
+    SYS(sigprocmask(SIG_SETMASK, &old, NULL));
 }

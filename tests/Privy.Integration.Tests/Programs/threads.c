@@ -369,3 +369,36 @@ CASE(ids_and_names)
     EQUAL(0, pthread_attr_getstack(&a, &stack, &size));
     CHECK((char *)&a > (char *)stack && (char *)&a < (char *)stack + size);
 }
+
+static void *waits_for_ever(void *unused)
+{
+    (void)unused;
+    for (;;)
+        pause();
+    return NULL;
+}
+
+static void *starts_threads(void *unused)
+{
+    (void)unused;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, 65536);
+    pthread_t thread;
+    for (int i = 0; i < 100; i++)
+        if (pthread_create(&thread, &attributes, waits_for_ever, NULL) != 0)
+            break;
+    return NULL;
+}
+
+CASE(exit_while_threads_start)
+{
+    /* A thread that is being born when the process ends must end, too. */
+    for (int round = 0; round < 30; round++)
+        IN_CHILD({
+            pthread_t thread;
+            pthread_create(&thread, NULL, starts_threads, NULL);
+            struct timespec t = { 0, round * 300000L };
+            nanosleep(&t, NULL);
+        });
+}

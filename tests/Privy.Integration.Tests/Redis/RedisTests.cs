@@ -290,6 +290,25 @@ public sealed partial class RedisTests(ITestOutputHelper output)
         Assert.Equal(digest, judge.Digest());
     }
 
+    /// <summary>A crash prints the whole report, with a memory test of everything in /proc/self/maps, and ends by the same signal as natively.</summary>
+    [PrivyTheory(Needs.Redis)]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Crash_report(bool underPrivy)
+    {
+        using var server = new RedisServer(underPrivy);
+        using (var client = server.Connect())
+        {
+            client.Must("DEBUG", "POPULATE", "100000");
+            client.Queue("DEBUG", "SEGFAULT");
+            client.Flush();
+            var result = server.WaitForExit();
+            Assert.Equal(139, result.ExitCode);
+            foreach (var part in (string[])["crashed by signal: 11", "FAST MEMORY TEST", "Fast memory test PASSED", "DUMPING CODE AROUND EIP", "REDIS BUG REPORT END"])
+                Assert.Contains(part, result.Text, StringComparison.Ordinal);
+        }
+    }
+
     /// <summary>The server kills the child of a BGSAVE, as FLUSHALL does with SIGUSR1; the next BGSAVE succeeds.</summary>
     [PrivyFact(Needs.Redis)]
     public void Background_save_that_is_killed()

@@ -103,6 +103,12 @@ internal sealed unsafe class ImageCode : KernelCode
             ((delegate* unmanaged<VcpuArea*, ulong, ulong, byte*, long>)_image.Symbol("privy_detach"))(v, start, end, populated));
     }
 
+    public override long Precopy(VcpuArea* v, ulong start, ulong end)
+    {
+        VcpuArea* outer = Begin(v);
+        return Finish(outer, ((delegate* unmanaged<VcpuArea*, ulong, ulong, long>)_image.Symbol("privy_precopy"))(v, start, end));
+    }
+
     private long WithSpace(string name, VcpuArea* v, int space)
     {
         VcpuArea* outer = Begin(v);

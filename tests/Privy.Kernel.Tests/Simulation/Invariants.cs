@@ -93,7 +93,7 @@ internal static unsafe class Invariants
         for (ulong t = first; t != 0; n++)
         {
             Machine.Check(tables.Add(t), $"table {t:x} is on two lists");
-            t = k->TableLinks[(t - k->KernelPhysical + k->KernelBase - k->TableStart) >> 12];
+            t = Privy.Kernel.Tables.Next(k, t);
         }
         Machine.Check(count == ulong.MaxValue || n == count, "table count of a list");
     }

@@ -40,6 +40,13 @@ internal sealed unsafe class World : IDisposable
     {
         _random = new Random(seed);
         Machine = new Machine(generous, code) { Random = _random, Meanwhile = Meanwhile, Kicked = Kicked };
+        if (_random.Next(3) != 0)
+        {
+            K->AheadLimit = (ulong)_random.Next(1, 3000);
+            K->AheadMost = 1 << _random.Next(10);
+            K->AheadGrowth = 1 << _random.Next(10);
+            K->PoolReady = ulong.MaxValue;
+        }
         _mainVcpus = Machine.Vcpus[..mainVcpus];
         foreach (Vcpu v in _mainVcpus)
         {
@@ -149,6 +156,9 @@ internal sealed unsafe class World : IDisposable
                 break;
             case < 42:
                 AnyOf(AnySpace()).Exit();
+                break;
+            case < 44:
+                Precopy();
                 break;
             default:
                 Touch();
@@ -534,6 +544,14 @@ internal sealed unsafe class World : IDisposable
             Machine.Check(v.Area->FaultAddress == AddressOf(bad) + (bad == start ? offset : 0), "address of the bad page");
     }
 
+    private void Precopy()
+    {
+        (int start, int end) = Range();
+        Note($"precopy {start}..{end}");
+        long result = CallOn(AnyMain(), v => Machine.Code.Precopy(v, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
+        Machine.Check(result is 0 or 1 or 2, $"precopy returns {result}");
+    }
+
     private void ClearAccessed()
     {
         SpaceModel? space = AnySnapshot();
@@ -543,7 +561,7 @@ internal sealed unsafe class World : IDisposable
         bool alone = space.Vcpus.All(o => o == v || !o.InGuest);
         Note($"clear accessed {space.Index}");
         long result = CallOn(v, a => Machine.Code.ClearAccessed(a, space.Index));
-        Machine.Check(result == 0 || (result == 1 && alone && v.Area->FlushPending == 1), "clear accessed");
+        Machine.Check(result == 0 || (result > 0 && alone && v.Area->FlushPending == 1), "clear accessed");
     }
 
     /// <summary>The host reads a snapshot's memory by its tables.</summary>

@@ -1,0 +1,29 @@
+using System.Text;
+using Privy.Hypervisor.Syscalls;
+
+namespace Privy.Hypervisor.Host;
+
+/// <summary>Reads files of /proc on the calling thread, by its own table of descriptors.</summary>
+internal static unsafe class HostFile
+{
+    /// <summary>All of a file; nothing where it cannot be opened (no descriptor is left, say).</summary>
+    internal static string ReadText(string path)
+    {
+        const ulong closeOnExec = 0x80000;
+        long file;
+        fixed (byte* name = Encoding.UTF8.GetBytes(path + '\0'))
+            file = HostSyscall.Raw(SyscallNumber.open, (ulong)name, closeOnExec);
+        if (file < 0)
+            return "";
+        using var contents = new MemoryStream();
+        var buffer = new byte[1 << 16];
+        fixed (byte* at = buffer)
+        {
+            for (long got; (got = HostSyscall.Raw(SyscallNumber.read, (ulong)file, (ulong)at, (ulong)buffer.Length)) > 0 || got == -Errno.EINTR;)
+                contents.Write(buffer, 0, (int)Math.Max(got, 0));
+        }
+
+        _ = HostSyscall.Raw(SyscallNumber.close, (ulong)file);
+        return Encoding.UTF8.GetString(contents.GetBuffer(), 0, (int)contents.Length);
+    }
+}
