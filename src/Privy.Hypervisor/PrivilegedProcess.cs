@@ -61,6 +61,7 @@ public static class PrivilegedProcess
             Poller = new SyscallPoller(space, options.Syscalls),
         };
         MemoryCalls.Register();
+        ViewCalls.Register();
         ProcessCalls.Register();
         SharedSegmentCalls.Register();
         SignalDescriptors.Register(table.StandIns);

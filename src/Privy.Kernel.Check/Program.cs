@@ -4,11 +4,15 @@ using Privy.Hypervisor.Boot;
 // What the hypervisor's loader can link; everything else must be in the object.
 string[] imports = ["privy_doorbell_host", "privy_copy_page", "privy_zero_page", "privy_pause"];
 
-if (args.Length != 1)
+// The library's resident code calls nothing outside of itself, and runs on threads whose registers the system saves.
+bool resident = args.Length == 2 && args[1] == "--no-imports";
+if (args.Length != 1 && !resident)
 {
-    Console.Error.WriteLine("usage: Privy.Kernel.Check <object file>");
+    Console.Error.WriteLine("usage: Privy.Kernel.Check <object file> [--no-imports]");
     return 2;
 }
+if (resident)
+    imports = [];
 
 var problems = new List<string>();
 var elf = new ElfObject(File.ReadAllBytes(args[0]));
@@ -45,6 +49,8 @@ foreach (ElfSymbol symbol in elf.Symbols)
             problems.Add($"{symbol.Name}+0x{instruction.IP:x}: not an instruction");
             break;
         }
+        if (resident)
+            continue;
         // The page-fault stub does not save the program's vector and x87 state.
         foreach (UsedRegister used in info.GetInfo(instruction).GetUsedRegisters())
         {
@@ -57,5 +63,5 @@ if (functions == 0)
     problems.Add("no functions found");
 
 foreach (string problem in problems)
-    Console.Error.WriteLine($"error : kernel image: {problem}");
+    Console.Error.WriteLine($"error : {(resident ? "resident code" : "kernel image")}: {problem}");
 return problems.Count == 0 ? 0 : 1;

@@ -31,6 +31,16 @@ internal static unsafe class Exports
     [RuntimeExport("privy_clear_accessed")]
     private static long ClearAccessed(VcpuArea* v, int space) => KernelEntry.ClearAccessed(v, space);
 
+    [RuntimeExport("privy_open_view")]
+    private static long OpenView(VcpuArea* v, int space, ulong start, ulong end) => KernelEntry.OpenView(v, space, start, end);
+
+    [RuntimeExport("privy_close_view")]
+    private static long CloseView(VcpuArea* v, int space) => KernelEntry.CloseView(v, space);
+
+    [RuntimeExport("privy_changed")]
+    private static long Changed(VcpuArea* v, ulong pair, ulong start, ulong end, ulong* bits) =>
+        KernelEntry.Changed(v, pair, start, end, bits);
+
     [RuntimeExport("privy_precopy")]
     private static long Precopy(VcpuArea* v, ulong start, ulong end) => KernelEntry.Precopy(v, start, end);
 

@@ -75,6 +75,18 @@ public static unsafe class KernelEntry
     public static long Detach(VcpuArea* v, ulong start, ulong end, byte* populated) =>
         Privy.Kernel.Detach.Run(v, start, end, populated);
 
+    /// <summary>Lets main read a snapshot just taken, of [start, end) only (<c>privy_open_view</c>).</summary>
+    public static long OpenView(VcpuArea* v, int space, ulong start, ulong end) => View.Open(v, space, start, end);
+
+    /// <summary>Takes a view away from main (<c>privy_close_view</c>). The host flushes main's vCPUs and then releases the snapshot.</summary>
+    public static long CloseView(VcpuArea* v, int space) => View.Close(v, space);
+
+    /// <summary>
+    /// The pages that main wrote between two snapshots (<c>privy_changed</c>): sets bits in <paramref name="bits"/>, which lies in the kernel region, from
+    /// <paramref name="start"/> on. <paramref name="pair"/> is the older space's index in the upper half, the newer one's in the lower.
+    /// </summary>
+    public static long Changed(VcpuArea* v, ulong pair, ulong start, ulong end, ulong* bits) => View.Changed(v, pair, start, end, bits);
+
     /// <summary>
     /// Copies for the snapshots what they share of main's range, before main writes there (<c>privy_precopy</c>). Returns 0 when the range
     /// is through, 1 when there is nothing more to do, 2 when the frames at hand are used up.

@@ -38,6 +38,8 @@ public sealed unsafe class Machine : IDisposable
         HostMemory.Reserve(Layout.KernelBase, map.KernelSize, HostMemory.PROT_READ | HostMemory.PROT_WRITE, "kernel region");
         HostMemory.Reserve(PoolVirtual, map.PoolSize, HostMemory.PROT_READ | HostMemory.PROT_WRITE, "frame pool");
         HostMemory.Reserve(Layout.WindowBase, map.WindowSize, HostMemory.PROT_NONE, "window");
+        // What a system call is given of a view, the host kernel refuses.
+        HostMemory.Reserve(Layout.ViewBase, Layout.ViewSpan * Layout.MaxSpaces, HostMemory.PROT_NONE, "views");
         // 2 MB frames: one host fault makes 512 frames ready for the copies that follow.
         _ = HostMemory.Advise(PoolVirtual, map.PoolSize, HostMemory.MADV_HUGEPAGE);
         _ = HostMemory.Advise(Layout.KernelBase + Layout.TableOffset, map.KernelSize - Layout.TableOffset, HostMemory.MADV_HUGEPAGE);
@@ -109,6 +111,7 @@ public sealed unsafe class Machine : IDisposable
         _vcpuCount = 0;
         _vm.Dispose();
         _worker.Stop();
+        _ = HostMemory.Unmap(Layout.ViewBase, Layout.ViewSpan * Layout.MaxSpaces);
         _ = HostMemory.Unmap(Layout.WindowBase, Map.WindowSize);
         _ = HostMemory.Unmap(PoolVirtual, Map.PoolSize);
         _ = HostMemory.Unmap(Layout.KernelBase, Map.KernelSize);
@@ -265,6 +268,19 @@ public sealed unsafe class Machine : IDisposable
 
     /// <summary>Host address of a pool frame.</summary>
     internal static byte* PoolHost(ulong physical) => (byte*)(physical - Layout.PoolPhysical + PoolVirtual);
+
+    /// <summary>Page faults of all vCPUs so far, or pages they copied for snapshots.</summary>
+    internal long SumPages(bool faults)
+    {
+        ulong sum = 0;
+        lock (_lock)
+        {
+            for (var i = 0; i < _vcpuCount; i++)
+                sum += faults ? _vcpus[i]!.Area->Faults : _vcpus[i]!.Area->PcowCopies;
+        }
+
+        return (long)sum;
+    }
 
     /// <summary>Makes a vCPU flush its translations before it executes another instruction of the guest.</summary>
     internal void FlushVcpu(int index)

@@ -14,6 +14,10 @@ internal sealed class KernelCalls(KernelImage image)
     private readonly ulong _precopy = image.Symbol("privy_precopy");
     private readonly ulong _detach = image.Symbol("privy_detach");
 
+    private readonly ulong _openView = image.Symbol("privy_open_view");
+    private readonly ulong _closeView = image.Symbol("privy_close_view");
+    private readonly ulong _changed = image.Symbol("privy_changed");
+
     internal long CreateSnapshot(Vcpu vcpu, int parent) => vcpu.CallKernel(_createSnapshot, (ulong)parent);
 
     internal long Release(Vcpu vcpu, int space) => vcpu.CallKernel(_release, (ulong)space);
@@ -29,4 +33,11 @@ internal sealed class KernelCalls(KernelImage image)
     internal long Precopy(Vcpu vcpu, ulong start, ulong end) => vcpu.CallKernel(_precopy, start, end);
 
     internal long Detach(Vcpu vcpu, ulong start, ulong end, ulong populated) => vcpu.CallKernel(_detach, start, end, populated);
+
+    internal long OpenView(Vcpu vcpu, int space, ulong start, ulong end) => vcpu.CallKernel(_openView, (ulong)space, start, end);
+
+    internal long CloseView(Vcpu vcpu, int space) => vcpu.CallKernel(_closeView, (ulong)space);
+
+    internal long Changed(Vcpu vcpu, int older, int newer, ulong start, ulong end, ulong bits) =>
+        vcpu.CallKernel(_changed, ((ulong)older << 32) | (uint)newer, start, end, bits);
 }

@@ -15,6 +15,12 @@ internal sealed unsafe class MainSpace : AddressSpace
     private const ulong PopulatedOffset = 0x40000;
     private const ulong PopulatedPages = 0x40000;
 
+    /// <summary>Room in the kernel region for what kernel calls are given or give; under <see cref="AddressSpace.Changes"/>.</summary>
+    internal const ulong KernelBuffer = Layout.KernelBase + PopulatedOffset;
+
+    /// <summary>Its length.</summary>
+    internal const ulong KernelBufferBytes = PopulatedPages;
+
     private readonly ulong _windowEnd;
     private readonly RangeSet _occupied = new();
     private readonly Dictionary<ulong, ulong> _segments = [];
@@ -35,6 +41,9 @@ internal sealed unsafe class MainSpace : AddressSpace
     }
 
     internal override bool IsMain => true;
+
+    /// <summary>Makes all of main's vCPUs flush.</summary>
+    internal void FlushAll(Vcpu self) => Flush(self);
 
     /// <summary>Claims addresses for good (ELF images, heap); the lowest free ones first.</summary>
     internal bool Claim(ulong start, ulong end)

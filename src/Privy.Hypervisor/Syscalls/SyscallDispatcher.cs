@@ -21,6 +21,7 @@ public static unsafe partial class SyscallDispatcher
     /// </summary>
     public static long Execute(ISyscallContext context, long number, in SyscallArguments arguments)
     {
+        if (number == PrivateCall && s_privateHandler is { } ours) return ours(context, in arguments);
         if ((ulong)number >= (ulong)s_handlers.Length) return Refuse(number, -Errno.ENOSYS);
         if (s_handlers[number] is { } handler) return handler(context, in arguments);
         var call = SyscallTable.Find(number);
@@ -39,6 +40,16 @@ public static unsafe partial class SyscallDispatcher
         if ((uint)number >= (uint)s_handlers.Length) throw new ArgumentOutOfRangeException(nameof(number), number, "No such system call.");
         s_handlers[number] = handler;
     }
+
+    /// <summary>
+    /// Number of the call by which a program finds out that it runs under Privy, and uses what only Privy has. Linux answers ENOSYS.
+    /// </summary>
+    public const long PrivateCall = 0x50525659;
+
+    private static SyscallHandler? s_privateHandler;
+
+    /// <summary>Sets who carries out <see cref="PrivateCall"/>. Before the first guest thread runs.</summary>
+    public static void RegisterPrivate(SyscallHandler handler) => s_privateHandler = handler;
 
     /// <summary>Sets who carries out one command of ioctl, fcntl or prctl, as TIOCSPGRP. Before the first guest thread runs.</summary>
     public static void RegisterCommand(int number, uint command, SyscallHandler handler)

@@ -60,6 +60,12 @@ public unsafe struct Space
     /// <summary>Number of limbo frames.</summary>
     public ulong LimboCount;
 
+    /// <summary>Where main sees this snapshot (<see cref="Layout.ViewBase"/>); 0: nowhere.</summary>
+    public ulong View;
+
+    /// <summary>Start of the 512 GB of main that the view shows a part of.</summary>
+    public ulong ViewOf;
+
     /// <summary>Bit set of the vCPUs that run in this space; written by the host under the lock.</summary>
     public fixed ulong Vcpus[Layout.MaxVcpus / 64];
 }
@@ -215,6 +221,9 @@ public unsafe struct KernelState
     /// so many tables KVM has dropped the shadows itself, to keep within its own limit.
     /// </summary>
     public const ulong TableRotation = 65536 * Layout.PageSize;
+
+    /// <summary>Bit i: main sees space i (<see cref="Space.View"/>).</summary>
+    public ulong ViewMask;
 
     /// <summary>The address in a word of <see cref="TableLinks"/>.</summary>
     public const ulong TableLinkMask = ~(Layout.PageSize - 1);

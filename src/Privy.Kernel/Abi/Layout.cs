@@ -49,6 +49,12 @@ public static class Layout
     /// <summary>Virtual address of the window, in host and guest.</summary>
     public const ulong WindowBase = 0x1000_0000_0000;
 
+    /// <summary>Virtual address of the views of snapshots that main reads itself (guest only; the host keeps it inaccessible).</summary>
+    public const ulong ViewBase = 0x3000_0000_0000;
+
+    /// <summary>Room for the view of one space: what one entry of a top-level table maps.</summary>
+    public const ulong ViewSpan = 512 * Gigabyte;
+
     /// <summary>Offset in the kernel region of the kernel image (code and data).</summary>
     public const ulong ImageOffset = 1UL << 20;
 

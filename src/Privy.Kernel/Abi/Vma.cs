@@ -27,6 +27,9 @@ public struct Vma
     /// </summary>
     public const uint Pooled = 16;
 
+    /// <summary>Main's memory of which the program takes snapshots for itself. Only it can have readers when all snapshots are views.</summary>
+    public const uint Region = 32;
+
     /// <summary>
     /// Bit of <see cref="HostTag"/>: backed by a file. Pages nobody touched are not zeros, and behind the file's end there are none: the
     /// kernel copies no page that the program has not asked for.

@@ -84,6 +84,8 @@ internal static unsafe class PageFaultHandler
     private static Outcome Resolve(
         KernelState* k, VcpuArea* v, int spaceIndex, ulong address, bool write, bool fetch, bool self, int around)
     {
+        if (spaceIndex == 0 && !self && View.Contains(address))
+            return View.Resolve(k, v, address, write, fetch);
         if (!LinearMap.Contains(k, address))
             return Outcome.NotMapped;
         address &= ~(Layout.PageSize - 1);

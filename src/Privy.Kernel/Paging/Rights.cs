@@ -10,7 +10,8 @@ internal static unsafe class Rights
     /// unnoticed. Memory mapped after the newest snapshot was taken is main's alone.
     /// </summary>
     internal static bool Shareable(KernelState* k, Vma* vma) =>
-        (vma->Flags & Vma.Shared) == 0 && k->ActiveMask != 0 && vma->Birth <= k->NewestEpoch;
+        (vma->Flags & Vma.Shared) == 0 && k->ActiveMask != 0 && vma->Birth <= k->NewestEpoch
+        && (k->ActiveMask != k->ViewMask || (vma->Flags & Vma.Region) != 0);
 
     /// <summary>Whether the mapping allows the access; as on Linux/x86, any right implies reading.</summary>
     internal static bool Allow(Vma* vma, bool write, bool fetch)

@@ -59,9 +59,9 @@ internal static unsafe class CopyAround
             Collapse(k, directory, table);
     }
 
-    /// <summary>Whether pages of the mapping may be copied before somebody writes there.</summary>
+    /// <summary>Whether pages of the mapping may be copied before somebody writes there: not where a copy tells the program that a page has changed.</summary>
     internal static bool Allowed(KernelState* k, Vma* vma) =>
-        (vma->HostTag & Vma.TagFile) == 0 && k->FramesInUse < k->AheadLimit;
+        (vma->Flags & Vma.Region) == 0 && (vma->HostTag & Vma.TagFile) == 0 && k->FramesInUse < k->AheadLimit;
 
     private static int Window(KernelState* k, VcpuArea* v, ulong address, ulong table)
     {

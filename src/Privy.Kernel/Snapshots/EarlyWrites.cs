@@ -14,7 +14,8 @@ internal static unsafe class EarlyWrites
     /// <summary>Records a copy made by a page fault, while the host says that the snapshot is young.</summary>
     internal static void Record(KernelState* k, VcpuArea* v, ulong address)
     {
-        if (k->EarlyVcpu == v->Index + 1 && k->EarlyCount < KernelState.EarlyCapacity)
+        // What is copied ahead counts as changed, which must be exact where the program asks for it.
+        if (k->EarlyVcpu == v->Index + 1 && k->EarlyCount < KernelState.EarlyCapacity && (VmaSet.Find(k->Spaces, address)->Flags & Vma.Region) == 0)
             k->EarlyPages[k->EarlyCount++] = address;
     }
 

@@ -13,6 +13,13 @@ internal static unsafe class Shootdown
     {
         if (k->SkipShootdown != 0)
             return;
+        // A view is read by main's vCPUs, this one among them: it cannot rely on a page fault, as that was about main's own address.
+        bool view = space->View != 0;
+        if (view)
+        {
+            space = k->Spaces;
+            self = true;
+        }
         for (int word = 0; word < Layout.MaxVcpus / 64; word++)
         {
             ulong bits = space->Vcpus[word];
@@ -25,6 +32,8 @@ internal static unsafe class Shootdown
                 {
                     if (self)
                         v->FlushPending = 1;
+                    if (view)
+                        LeaveSoon(v);
                     continue;
                 }
                 VcpuArea* other = Area(k, index);
@@ -44,6 +53,15 @@ internal static unsafe class Shootdown
             Flush(k, v, space, self);
         else if ((old & Entry.Present) != 0)
             k->ShootdownsSpared++;
+    }
+
+    /// <summary>The vCPU goes through the host before it goes on in the program, and flushes when it enters again.</summary>
+    private static void LeaveSoon(VcpuArea* v)
+    {
+        int old;
+        do
+            old = System.Threading.Volatile.Read(ref v->ExitRequest);
+        while (System.Threading.Interlocked.CompareExchange(ref v->ExitRequest, old | ExitReason.Host, old) != old);
     }
 
     internal static VcpuArea* Area(KernelState* k, int index) =>

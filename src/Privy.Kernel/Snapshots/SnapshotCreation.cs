@@ -58,6 +58,7 @@ internal static unsafe class SnapshotCreation
         EarlyWrites.Review(k);
         Tables.Retire(k, main);
         SetRoots(k, main);
+        View.GraftAll(k);
         space->Epoch = k->Epoch;
         k->Epoch++;
         SnapshotSet.Add(k, index);

@@ -24,6 +24,7 @@ internal static unsafe class SnapshotRelease
 
         space->Active = Space.Releasing;
         SnapshotSet.Remove(k, index);
+        View.Forget(k, index);
         Tables.Free(k, space);
         PrivateFrames.FreeAll(k, space);
         while (Limbo.PassOn(k, space))

@@ -1,0 +1,172 @@
+namespace Privy.Kernel;
+
+/// <summary>
+/// Snapshots that main reads itself, beside its own memory: a view is the snapshot's tree, grafted into main's at another place. Main's top-level table
+/// gets an entry that points to the snapshot's page-directory-pointer table, so that view address = slot of the snapshot + (address mod 512 GB), and every
+/// redirection of the snapshot's entries shows in the view at once.
+/// </summary>
+internal static unsafe class View
+{
+    /// <summary>
+    /// Makes a snapshot that has just been taken, whose space no vCPU runs in, readable to main: only [start, end), which lies in one slot of 512 GB. All of
+    /// main's vCPUs are out of the program.
+    /// </summary>
+    internal static long Open(VcpuArea* v, int index, ulong start, ulong end)
+    {
+        KernelState* k = v->Kernel;
+        if (index <= 0 || index >= Layout.MaxSpaces || start >= end || !LinearMap.Contains(k, start) || !LinearMap.Contains(k, end - 1)
+            || Slot(start) != Slot(end - 1) || ((start | end) & (Layout.PageSize - 1)) != 0)
+        {
+            return -Errno.Invalid;
+        }
+        Space* space = k->Spaces + index;
+        for (; ; )
+        {
+            KernelLock.Enter(k, v);
+            if (space->Active != Space.InUse || space->View != 0)
+            {
+                KernelLock.Exit(k);
+                return -Errno.Invalid;
+            }
+            Outcome outcome = Walk.MakeDirectory(k, space, start, out _, out _);
+            if (outcome == Outcome.Done)
+            {
+                Trim(space, start, end);
+                space->ViewOf = Slot(start);
+                space->View = Layout.ViewBase + (ulong)index * Layout.ViewSpan;
+                k->ViewMask |= 1UL << index;
+                Graft(k, space);
+                KernelLock.Exit(k);
+                return 0;
+            }
+            KernelLock.Exit(k);
+            if (Retry.Help(v, outcome) != Outcome.Done)
+                return -Errno.NoMemory;
+        }
+    }
+
+    /// <summary>Takes a view away from main. The host flushes main's vCPUs before it lets the snapshot's tables be used for something else.</summary>
+    internal static long Close(VcpuArea* v, int index)
+    {
+        KernelState* k = v->Kernel;
+        if (index <= 0 || index >= Layout.MaxSpaces)
+            return -Errno.Invalid;
+        Space* space = k->Spaces + index;
+        KernelLock.Enter(k, v);
+        bool open = space->Active == Space.InUse && space->View != 0;
+        if (open)
+        {
+            int entry = Walk.RootIndex(space->View);
+            Walk.Write(Tables.At(k, k->Spaces->Root) + entry, 0);
+            Walk.Write(Tables.At(k, k->Spaces->AliasRoot) + entry, 0);
+        }
+        KernelLock.Exit(k);
+        return open ? 0 : -Errno.Invalid;
+    }
+
+    /// <summary>Main has fresh roots: they get the views.</summary>
+    internal static void GraftAll(KernelState* k)
+    {
+        ulong views = k->ViewMask;
+        for (int i = 0; views != 0; i++, views >>= 1)
+        {
+            if ((views & 1) != 0)
+                Graft(k, k->Spaces + i);
+        }
+    }
+
+    /// <summary>The snapshot is being released.</summary>
+    internal static void Forget(KernelState* k, int index)
+    {
+        k->ViewMask &= ~(1UL << index);
+        k->Spaces[index].View = 0;
+    }
+
+    internal static bool Contains(ulong address) => address - Layout.ViewBase < Layout.ViewSpan * Layout.MaxSpaces;
+
+    /// <summary>A page fault of main in a view: the snapshot's own, at the place the view shows.</summary>
+    internal static Outcome Resolve(KernelState* k, VcpuArea* v, ulong address, bool write, bool fetch)
+    {
+        int index = (int)((address - Layout.ViewBase) / Layout.ViewSpan);
+        if ((k->ViewMask >> index & 1) == 0)
+            return Outcome.NotMapped;
+        Space* space = k->Spaces + index;
+        ulong shown = space->ViewOf + (address & (Layout.ViewSpan - Layout.PageSize));
+        return LinearMap.Contains(k, shown) ? SnapshotFault.Handle(k, v, space, shown, write, fetch, self: false) : Outcome.NotMapped;
+    }
+
+    /// <summary>
+    /// Sets the bits of the pages of [start, end) that main has written between two snapshots in use, from their entries: the older one has a copy, and the newer one has
+    /// not the same. What was written only after both they have one copy of.
+    /// </summary>
+    internal static long Changed(VcpuArea* v, ulong pair, ulong start, ulong end, ulong* bits)
+    {
+        KernelState* k = v->Kernel;
+        uint first = (uint)(pair >> 32);
+        uint second = (uint)pair;
+        if (first >= Layout.MaxSpaces || second >= Layout.MaxSpaces)
+            return -Errno.Invalid;
+        Space* older = k->Spaces + first;
+        Space* newer = k->Spaces + second;
+        for (ulong area = start; area < end;)
+        {
+            ulong next = (area & ~(Layout.LargePageSize - 1)) + Layout.LargePageSize;
+            if (next > end)
+                next = end;
+            // A page table at a time, so that page faults get through.
+            KernelLock.Enter(k, v);
+            if (older->Active != Space.InUse || newer->Active != Space.InUse)
+            {
+                KernelLock.Exit(k);
+                return -Errno.Invalid;
+            }
+            ulong* page = Walk.Page(k, older, area);
+            ulong* other = page == null ? null : Walk.Page(k, newer, area);
+            for (int i = 0; page != null && area + ((ulong)i << 12) < next; i++)
+            {
+                ulong entry = Walk.Read(page + i);
+                if ((entry & Entry.Explicit) == 0)
+                    continue;
+                ulong now = other == null ? 0 : Walk.Read(other + i);
+                if ((now & Entry.Explicit) != 0 && (now & Entry.AddressMask) == (entry & Entry.AddressMask))
+                    continue;
+                ulong number = (area + ((ulong)i << 12) - start) >> 12;
+                bits[number >> 6] |= 1UL << (int)(number & 63);
+            }
+            KernelLock.Exit(k);
+            area = next;
+        }
+        return 0;
+    }
+
+    /// <summary>The slot of 512 GB an address lies in.</summary>
+    private static ulong Slot(ulong address) => address & ~(Layout.ViewSpan - 1);
+
+    private static void Graft(KernelState* k, Space* space)
+    {
+        // Main may not write through it: the entries below are read-only, and the snapshot's mappings, too.
+        ulong entry = Walk.Read(Tables.At(k, space->Root) + Walk.RootIndex(space->ViewOf));
+        int index = Walk.RootIndex(space->View);
+        Walk.Write(Tables.At(k, k->Spaces->Root) + index, entry);
+        Walk.Write(Tables.At(k, k->Spaces->AliasRoot) + index, entry);
+    }
+
+    /// <summary>Leaves the snapshot only what it is for: the rest of main's memory has one reader less.</summary>
+    private static void Trim(Space* space, ulong start, ulong end)
+    {
+        int kept = 0;
+        for (int i = 0; i < space->VmaCount; i++)
+        {
+            Vma* from = space->Vmas + i;
+            if (from->End <= start || from->Start >= end)
+                continue;
+            Vma* to = space->Vmas + kept++;
+            to->Start = from->Start > start ? from->Start : start;
+            to->End = from->End < end ? from->End : end;
+            to->Flags = (from->Flags & ~(Vma.Write | Vma.Execute)) | Vma.Read;
+            to->HostTag = from->HostTag;
+            to->Birth = from->Birth;
+        }
+        space->VmaCount = kept;
+    }
+}
