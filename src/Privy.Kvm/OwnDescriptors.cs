@@ -51,14 +51,23 @@ public static class OwnDescriptors
         (uint)descriptor < Limit && (Volatile.Read(ref Bits[descriptor / 64]) >> (descriptor % 64) & 1) != 0;
 
     /// <summary>
-    /// Copies a descriptor of the process' first thread into the calling thread's own table, under the same number, unless it is there.
+    /// Copies a descriptor of the process' first thread into the calling thread's own table, under the same number, unless it is there. That the number is
+    /// in use does not say so: it may have been another file's when the table was copied.
     /// </summary>
+    /// <param name="descriptor">The number.</param>
+    /// <param name="linkName">What /proc calls the file.</param>
     /// <exception cref="KvmException">The kernel refused.</exception>
-    internal static void Import(int descriptor)
+    internal static unsafe void Import(int descriptor, ReadOnlySpan<byte> linkName)
     {
-        const int getFlags = 1;
-        if (NativeMethods.Fcntl(descriptor, getFlags, 0) >= 0)
-            return;
+        const long readlink = 89;
+        var name = stackalloc byte[64];
+        fixed (byte* path = System.Text.Encoding.ASCII.GetBytes($"/proc/thread-self/fd/{descriptor}\0"))
+        {
+            var length = (int)NativeMethods.Syscall(readlink, (nint)path, (nint)name, 64);
+            if (length > 0 && linkName.SequenceEqual(new ReadOnlySpan<byte>(name, length)))
+                return;
+        }
+
         const long pidfdOpen = 434, pidfdGetfd = 438, dup3 = 292;
         var self = (int)NativeMethods.Syscall(pidfdOpen, Environment.ProcessId, 0, 0);
         var errno = Marshal.GetLastPInvokeError();

@@ -5,8 +5,8 @@ namespace Privy.Kvm;
 /// <summary>One virtual CPU: its run page and registers. Used by one thread at a time.</summary>
 public sealed unsafe class VirtualCpu : IDisposable
 {
-
     private readonly int _descriptor;
+    private readonly byte[] _linkName;
     private readonly int _runSize;
 
     internal VirtualCpu(int id, int descriptor, int runSize)
@@ -14,6 +14,7 @@ public sealed unsafe class VirtualCpu : IDisposable
         Id = id;
         _descriptor = descriptor;
         _runSize = runSize;
+        _linkName = System.Text.Encoding.ASCII.GetBytes($"anon_inode:kvm-vcpu:{id}");
         var page = NativeMethods.Mmap(null, (nuint)runSize, NativeMethods.PROT_READ_WRITE, NativeMethods.MAP_SHARED, descriptor, 0);
         if (page == (void*)-1)
             throw new KvmException($"mmap(vCPU {id} run page, {runSize} bytes)", Marshal.GetLastPInvokeError());
@@ -37,7 +38,7 @@ public sealed unsafe class VirtualCpu : IDisposable
     /// Makes the vCPU's descriptor valid in the calling thread's own descriptor table, under the same number, when that table was
     /// copied (unshare) before the vCPU was created. Linux 5.6 or newer.
     /// </summary>
-    public void EnsureDescriptor() => OwnDescriptors.Import(_descriptor);
+    public void EnsureDescriptor() => OwnDescriptors.Import(_descriptor, _linkName);
 
     /// <summary>Enters the guest until it exits.</summary>
     /// <returns>0, or the errno of KVM_RUN (EINTR: a signal or <see cref="RunPage.ImmediateExit"/>; EFAULT: no host memory behind an access).</returns>
