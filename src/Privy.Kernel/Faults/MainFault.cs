@@ -25,6 +25,7 @@ internal static unsafe class MainFault
             Upgrade(k, main, vma, directory, page, address);
             return Outcome.Done;
         }
+        ulong shootdowns = k->Shootdowns;
         outcome = CopyOnWrite.Copy(k, v, address);
         if (outcome != Outcome.Done)
             return outcome;
@@ -38,7 +39,7 @@ internal static unsafe class MainFault
         // Rights only grow: no vCPU of main needs a flush, at worst it faults once more.
         Walk.Write(page, *page | Entry.Writable);
         if (around != 0)
-            CopyAround.Run(k, v, vma, address, directory, around);
+            CopyAround.Run(k, v, vma, address, directory, around, cachedToo: k->Shootdowns != shootdowns);
         return Outcome.Done;
     }
 

@@ -14,7 +14,17 @@ internal static unsafe class CopyAround
     internal const int Adaptive = -1;
 
     /// <summary>After a fault at <paramref name="address"/>, whose page main may write by now and every snapshot has a copy of.</summary>
-    internal static void Run(KernelState* k, VcpuArea* v, Vma* vma, ulong address, ulong* directory, int wanted)
+    /// <param name="k">The state.</param>
+    /// <param name="v">The vCPU.</param>
+    /// <param name="vma">Main's mapping.</param>
+    /// <param name="address">Of the fault.</param>
+    /// <param name="directory">The directory entry that leads to the page table.</param>
+    /// <param name="wanted">Most pages, or <see cref="Adaptive"/>.</param>
+    /// <param name="cachedToo">
+    /// Takes pages along that a snapshot may have cached. They cost one shootdown together, which is worth it where the page of the fault has
+    /// just cost one: where a snapshot reads, each of its neighbours would cost its own.
+    /// </param>
+    internal static void Run(KernelState* k, VcpuArea* v, Vma* vma, ulong address, ulong* directory, int wanted, bool cachedToo)
     {
         if (!Allowed(k, vma))
             return;
@@ -33,10 +43,10 @@ internal static unsafe class CopyAround
         ulong flush = 0;
         ulong high = address + Layout.PageSize;
         for (; high < end && copied < wanted; high += Layout.PageSize)
-            copied += Copy(k, v, table, high, ref all, ref flush);
+            copied += Copy(k, v, table, high, cachedToo, ref all, ref flush);
         ulong low = address;
         for (; low > start && copied < wanted; low -= Layout.PageSize)
-            copied += Copy(k, v, table, low - Layout.PageSize, ref all, ref flush);
+            copied += Copy(k, v, table, low - Layout.PageSize, cachedToo, ref all, ref flush);
         if (adaptive)
         {
             v->AroundEnd = high;
@@ -114,14 +124,14 @@ internal static unsafe class CopyAround
     /// Copies one page if main may not write it yet; returns 1 when it did. <paramref name="all"/> becomes false when the page stays
     /// as it is, <paramref name="flush"/> collects the snapshots that must forget translations before main may write.
     /// </summary>
-    private static int Copy(KernelState* k, VcpuArea* v, ulong* table, ulong address, ref bool all, ref ulong flush)
+    private static int Copy(KernelState* k, VcpuArea* v, ulong* table, ulong address, bool cachedToo, ref bool all, ref ulong flush)
     {
         int index = Walk.TableIndex(address);
         ulong entry = table[index];
         if ((entry & Entry.Writable) != 0)
             return 0;
         ulong readers = Readers(k, address);
-        if ((entry & Entry.Present) == 0 || readers == 0 || Cached(k, readers, index) || !FramePool.AtHand(k, v))
+        if ((entry & Entry.Present) == 0 || readers == 0 || (!cachedToo && Cached(k, readers, index)) || !FramePool.AtHand(k, v))
         {
             all &= readers == 0 && (entry & Entry.Present) != 0;
             return 0;
@@ -145,7 +155,7 @@ internal static unsafe class CopyAround
         return 1;
     }
 
-    /// <summary>Whether a vCPU may have the page cached: a copy ahead is not worth a shootdown.</summary>
+    /// <summary>Whether a vCPU may have the page cached: a copy ahead is not worth a shootdown of its own.</summary>
     private static bool Cached(KernelState* k, ulong readers, int index)
     {
         for (int i = 0; readers != 0; i++, readers >>= 1)
