@@ -308,8 +308,6 @@ public sealed unsafe class Machine : IDisposable
         state->Epoch = 1;
         state->AheadGrowth = AheadGrowthParavirtual;
         state->AheadMost = AheadMost;
-        state->AheadGrowth = AheadGrowthParavirtual;
-        state->AheadMost = AheadMost;
         state->VcpuAreas = Layout.KernelBase + Layout.VcpuOffset;
         state->SlotBitmap = (ulong*)(Layout.KernelBase + SlotBitmapOffset);
         state->Spaces = (Space*)(Layout.KernelBase + SpacesOffset);

@@ -126,7 +126,7 @@ internal sealed unsafe class WriteBehind
 
     private void Start()
     {
-        if (_thread.Process.Threads.Length != 1 || SharesMemory())
+        if (_thread.Process.Threads.Length != 1 || MustWriteAtOnce())
             return;
         _collecting = true;
         Ring->BufferNext = _buffer;
@@ -142,7 +142,8 @@ internal sealed unsafe class WriteBehind
         Ring->BufferedDescriptor = -1;
     }
 
-    private bool SharesMemory()
+    /// <summary>Whether somebody could see that a write is late: by memory shared with the child, or by the signal of a size limit.</summary>
+    private bool MustWriteAtOnce()
     {
         lock (_thread.Space.Changes)
         {
