@@ -54,6 +54,12 @@ public sealed unsafe class Machine : IDisposable
     /// <summary>The kernel image as loaded.</summary>
     public KernelImage Image { get; private set; } = null!;
 
+    /// <summary>The kernel's instruction that copies pages of the program, which need not exist.</summary>
+    internal ulong TryCopy { get; private set; }
+
+    /// <summary>Where the kernel goes on when a page did not.</summary>
+    internal ulong TryCopyFailed { get; private set; }
+
     /// <summary>The host's vDSO pages, mapped into the guest; null when there are none.</summary>
     internal Vdso? Vdso { get; private set; }
 
@@ -336,6 +342,7 @@ public sealed unsafe class Machine : IDisposable
     {
         var address = Layout.KernelBase + Layout.ImageOffset;
         var (code, symbols) = KernelImports.Assemble(address);
+        (TryCopy, TryCopyFailed) = (symbols[KernelImports.TryCopy], symbols[KernelImports.TryCopyFailed]);
         code.CopyTo(new Span<byte>((void*)address, code.Length));
         const ulong importsRoom = 0x1000;
         Image = KernelImage.Load(address + importsRoom, symbols);

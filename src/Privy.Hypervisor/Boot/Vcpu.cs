@@ -193,6 +193,8 @@ internal sealed unsafe class Vcpu
                         return VcpuExit.HostFault;
                     }
 
+                    if (errno == Errno.EFAULT && SkipFailedCopy())
+                        continue;
                     throw Defect($"KVM_RUN failed with errno {errno}");
                 }
 
@@ -254,6 +256,8 @@ internal sealed unsafe class Vcpu
             TryEnter(out var errno);
             if (errno is Errno.EINTR or Errno.EAGAIN || (errno == 0 && Cpu.Run->ExitReason == KvmExit.Interrupted))
                 continue;
+            if (errno == Errno.EFAULT && SkipFailedCopy())
+                continue;
             if (errno != 0)
                 throw Defect($"KVM_RUN failed with errno {errno} in a kernel call");
             switch (Doorbell(Cpu.Run))
@@ -274,6 +278,19 @@ internal sealed unsafe class Vcpu
     internal InvalidOperationException Defect(string what) => new($"{what}\n{Diagnostics.Describe(this)}");
 
     internal bool InKernel(ulong rip) => rip - Layout.KernelBase < _machine.Map.KernelSize;
+
+    /// <summary>
+    /// The kernel copies a page of the program that the host has no memory for (a file cut short under its mapping): its copy has failed,
+    /// and the kernel goes on with that.
+    /// </summary>
+    private bool SkipFailedCopy()
+    {
+        if (Cpu.Registers.Rip != _machine.TryCopy)
+            return false;
+        Cpu.Registers.Rip = _machine.TryCopyFailed;
+        Cpu.MarkRegistersDirty();
+        return true;
+    }
 
     private bool TryEnter(out int errno)
     {

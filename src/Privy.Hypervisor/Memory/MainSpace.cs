@@ -421,16 +421,18 @@ internal sealed unsafe class MainSpace : AddressSpace
             return true;
         if (address + (ulong)destination.Length < address || !Mappings.Allows(address, address + (ulong)destination.Length, Vma.Read))
             return false;
-        new ReadOnlySpan<byte>((void*)address, destination.Length).CopyTo(destination);
-        return true;
+        return Mappings.AnyTag(address, address + (ulong)destination.Length, VmaTag.File)
+            ? ProgramCopy.TryRead(address, destination)
+            : ProgramCopy.Read(address, destination);
     }
 
     internal override bool TryWrite(Vcpu vcpu, ulong address, ReadOnlySpan<byte> source)
     {
         if (!PrepareWrite(vcpu, address, (ulong)source.Length))
             return false;
-        source.CopyTo(new Span<byte>((void*)address, source.Length));
-        return true;
+        return Mappings.AnyTag(address, address + (ulong)source.Length, VmaTag.File)
+            ? ProgramCopy.TryWrite(address, source)
+            : ProgramCopy.Write(address, source);
     }
 
     /// <summary>After a snapshot is gone: frees what was kept for it (rule 4).</summary>

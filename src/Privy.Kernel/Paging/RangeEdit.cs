@@ -86,7 +86,7 @@ internal static unsafe class RangeEdit
                 continue;
             }
             Vma* vma = VmaSet.Find(space, start);
-            if (vma != null)
+            if (vma != null && entry != Entry.Missing)
                 cached |= Cached(Walk.Exchange(page, Rights.ExplicitEntry(vma, frame, isPrivate)));
         }
         return cached;
