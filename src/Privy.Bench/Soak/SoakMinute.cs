@@ -24,6 +24,18 @@ public sealed record SoakMinute
     /// <summary>Most memory that the process had resident.</summary>
     public required long ResidentBytes { get; init; }
 
+    /// <summary>
+    /// Of that, what the guest kernel's tables take at the end of the minute. They are not used again before <see cref="SoakRun.MostTables"/> of them have been
+    /// used once, so this grows up to there.
+    /// </summary>
+    public required long TableBytes { get; init; }
+
+    /// <summary>The longest time in which not even the watching thread ran: the machine, or somebody with SIGSTOP, held everything up.</summary>
+    public required TimeSpan HeldUp { get; init; }
+
+    /// <summary>Whether latencies of this minute say something about the server.</summary>
+    public bool IsUndisturbed => HeldUp < TimeSpan.FromSeconds(1);
+
     /// <summary>Most memory that the server says it uses.</summary>
     public required long UsedBytes { get; init; }
 
