@@ -87,7 +87,8 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
         {
             length = PageUp(length);
             var end = address + length;
-            if (!IsPageAligned(address) || length == 0 || end < address)
+            // What is not the program's, the guest's kernel above all, has no mapping here but entries in the table.
+            if (!IsPageAligned(address) || length == 0 || end < address || !LinearMap.Contains(Machine.State, address) || !LinearMap.Contains(Machine.State, end - 1))
                 return -Errno.EINVAL;
             if (!Mappings.Remove(address, end))
                 return -Errno.ENOMEM;
