@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using Privy.Hypervisor.Diagnostics;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
 using Privy.Kernel;
@@ -103,6 +104,7 @@ public sealed unsafe class Machine : IDisposable
             machine.HasFsGsBase |= entry is { Function: 7, Index: 0 } && (entry.Ebx & 1) != 0;
         machine.XsaveLength = machine.MeasureXsave();
         machine.Boot();
+        Canaries.Place([(Layout.KernelBase, Layout.KernelBase + map.KernelSize), (PoolVirtual, PoolVirtual + map.PoolSize), (Layout.WindowBase, Layout.WindowBase + map.WindowSize), (Layout.LargePageSize, Layout.LowWindowEnd)]);
         return machine;
     }
 
@@ -126,6 +128,8 @@ public sealed unsafe class Machine : IDisposable
     /// <summary>Takes an idle vCPU or makes a new one.</summary>
     internal Vcpu TakeVcpu()
     {
+        if (FaultInjection.Fails(FaultPoint.Vcpu))
+            throw new KvmException("a vCPU that is to fail", Errno.EAGAIN);
         lock (_lock)
         {
             if (_idle.TryPop(out var vcpu))
@@ -288,6 +292,18 @@ public sealed unsafe class Machine : IDisposable
         return (long)sum;
     }
 
+    /// <summary>Whether the program may have memory at an address. Nothing of the hypervisor's lies behind the end of such a range.</summary>
+    internal bool IsProgramAddress(ulong address) =>
+        LinearMap.Contains(State, address) || (Vdso is { } vdso && address >= vdso.Start && address < vdso.End);
+
+    /// <summary>Kicks one of the vCPUs, wherever it stands: a test of what follows.</summary>
+    internal void KickAny(int number)
+    {
+        var count = Volatile.Read(ref _vcpuCount);
+        if (count != 0)
+            _vcpus[number % count]!.Kick();
+    }
+
     /// <summary>Makes a vCPU flush its translations before it executes another instruction of the guest.</summary>
     internal void FlushVcpu(int index)
     {
@@ -310,7 +326,7 @@ public sealed unsafe class Machine : IDisposable
         state->PoolStart = Layout.PoolPhysical;
         state->PoolNext = Layout.PoolPhysical;
         state->PoolReady = Layout.PoolPhysical;
-        state->PoolEnd = Map.PoolEnd;
+        state->PoolEnd = FaultInjection.Frames == 0 ? Map.PoolEnd : Layout.PoolPhysical + (FaultInjection.Frames * Layout.PageSize);
         state->Epoch = 1;
         state->AheadGrowth = AheadGrowthParavirtual;
         state->AheadMost = AheadMost;

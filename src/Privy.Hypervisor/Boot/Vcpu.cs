@@ -1,3 +1,4 @@
+using Privy.Hypervisor.Diagnostics;
 using Privy.Hypervisor.Host;
 using Privy.Kernel;
 using Privy.Kvm;
@@ -309,6 +310,8 @@ internal sealed unsafe class Vcpu
         var root = Area->Space == Layout.NoSpace ? _machine.State->TemplateRoot : _machine.State->Spaces[Area->Space].Root;
         if (Volatile.Read(ref Area->FlushPending) != 0 || Area->LoadedRoot != root)
             LoadRoot(root);
+        if (FaultInjection.Fails(FaultPoint.Entry))
+            run->ImmediateExit = 1;
         Log.Enter(run->Registers.Rip);
         errno = Cpu.Enter();
         Volatile.Write(ref Area->InGuest, 0);

@@ -1,4 +1,5 @@
 using Privy.Hypervisor.Boot;
+using Privy.Hypervisor.Diagnostics;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Syscalls;
 using Privy.Kernel;
@@ -105,7 +106,9 @@ internal sealed unsafe class MainSpace : AddressSpace
             if (shared && (protection & PROT_EXEC) != 0)
                 hostProtection |= PROT_READ;
             var hostFlags = (flags & passedOn) | MAP_FIXED | (hostNone ? MAP_NORESERVE : 0);
-            var result = HostMemory.Map(address, length, hostProtection, hostFlags, anonymous ? -1 : descriptor, offset);
+            var result = FaultInjection.Fails(FaultPoint.Mapping)
+                ? -Errno.ENOMEM
+                : HostMemory.Map(address, length, hostProtection, hostFlags, anonymous ? -1 : descriptor, offset);
             if (result < 0)
                 return result;
             if (anonymous && length >= Layout.LargePageSize && (flags & 0x20000 /* MAP_STACK */) == 0)
@@ -316,7 +319,9 @@ internal sealed unsafe class MainSpace : AddressSpace
             Displace(vcpu, address, oldEnd);
             _ = Mappings.Remove(address, oldEnd);
             DropEntries(vcpu, address, oldEnd);
-            var moved = HostMemory.Remap(address, oldLength, newLength, MREMAP_MAYMOVE | MREMAP_FIXED, newAddress);
+            var moved = FaultInjection.Fails(FaultPoint.Mapping)
+                ? -Errno.ENOMEM
+                : HostMemory.Remap(address, oldLength, newLength, MREMAP_MAYMOVE | MREMAP_FIXED, newAddress);
             if (moved < 0)
             {
                 _ = Mappings.Replace(vma with { Start = address, End = oldEnd });
