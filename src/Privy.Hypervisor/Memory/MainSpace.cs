@@ -87,7 +87,8 @@ internal sealed unsafe class MainSpace : AddressSpace
                     return -Errno.EEXIST;
                 if (TakesSharedMemoryFromSnapshot(address, address + length))
                     return -Errno.ENOMEM;
-                Displace(vcpu, address, address + length);
+                if (!TryDisplace(vcpu, address, address + length))
+                    return -Errno.ENOMEM;
             }
             else
             {
@@ -152,7 +153,8 @@ internal sealed unsafe class MainSpace : AddressSpace
                 return -Errno.EINVAL;
             if (address == 0 || TakesSharedMemoryFromSnapshot(address, address + length))
                 return -Errno.ENOMEM;
-            Displace(vcpu, address, address + length);
+            if (!TryDisplace(vcpu, address, address + length))
+                return -Errno.ENOMEM;
             // The window's reservation is what it replaces, even where the program has nothing.
             var result = HostSyscall.Raw(SyscallNumber.shmat, (ulong)segment, address, (ulong)(flags | remap) & ~(ulong)round);
             if (result < 0)
@@ -300,9 +302,9 @@ internal sealed unsafe class MainSpace : AddressSpace
                 return -Errno.ENOMEM;
             if (fixedAddress && TakesSharedMemoryFromSnapshot(newAddress, newAddress + newLength))
                 return -Errno.ENOMEM;
-            if (fixedAddress)
-                Displace(vcpu, newAddress, newAddress + newLength);
-            else if ((newAddress = Choose(0, newLength, anonymous: true)) == 0)
+            if (fixedAddress && !TryDisplace(vcpu, newAddress, newAddress + newLength))
+                return -Errno.ENOMEM;
+            if (!fixedAddress && (newAddress = Choose(0, newLength, anonymous: true)) == 0)
                 return -Errno.ENOMEM;
             if (newLength < oldLength)
             {
@@ -316,7 +318,8 @@ internal sealed unsafe class MainSpace : AddressSpace
             if (TakesSharedMemoryFromSnapshot(address, oldEnd))
                 return -Errno.ENOMEM;
             // Snapshots keep the bytes at the old addresses, which the host is about to take away.
-            Displace(vcpu, address, oldEnd);
+            if (!TryDisplace(vcpu, address, oldEnd))
+                return -Errno.ENOMEM;
             _ = Mappings.Remove(address, oldEnd);
             DropEntries(vcpu, address, oldEnd);
             var moved = FaultInjection.Fails(FaultPoint.Mapping)
@@ -355,7 +358,8 @@ internal sealed unsafe class MainSpace : AddressSpace
             switch (advice)
             {
                 case MADV_DONTNEED:
-                    Displace(vcpu, address, end);
+                    if (!TryDisplace(vcpu, address, end))
+                        return -Errno.ENOMEM;
                     return HostMemory.Advise(address, length, advice);
                 case free:
                     // Pages "may" be freed: with a snapshot that reads them they are not.
@@ -487,7 +491,8 @@ internal sealed unsafe class MainSpace : AddressSpace
 
     protected override long ShrinkBreak(Vcpu vcpu, ulong start, ulong end)
     {
-        Displace(vcpu, start, end);
+        if (!TryDisplace(vcpu, start, end))
+            return -Errno.ENOMEM;
         _ = Mappings.Remove(start, end);
         DropEntries(vcpu, start, end);
         ReserveAgain(start, end);
@@ -568,15 +573,18 @@ internal sealed unsafe class MainSpace : AddressSpace
         return false;
     }
 
-    /// <summary>Before memory at these addresses is replaced: snapshots get their own copies (rule 4).</summary>
-    private void Displace(Vcpu vcpu, ulong start, ulong end)
+    /// <summary>
+    /// Before memory at these addresses is replaced: snapshots get their own copies (rule 4). False: there is no memory for them, and nothing may be replaced;
+    /// copies made so far do no harm.
+    /// </summary>
+    private bool TryDisplace(Vcpu vcpu, ulong start, ulong end)
     {
         if (ActiveSnapshots == 0)
-            return;
+            return true;
         foreach (var vma in Overlapping(start, end))
         {
-            if ((vma.Flags & Vma.Shared) == 0)
-                DetachSnapshots(vcpu, Math.Max(vma.Start, start), Math.Min(vma.End, end), (vma.HostTag & VmaTag.File) != 0);
+            if ((vma.Flags & Vma.Shared) == 0 && !TryDetachSnapshots(vcpu, Math.Max(vma.Start, start), Math.Min(vma.End, end), (vma.HostTag & VmaTag.File) != 0))
+                return false;
         }
 
         // Memory that main has given up but a snapshot still reads.
@@ -586,16 +594,19 @@ internal sealed unsafe class MainSpace : AddressSpace
             var (from, to) = (Math.Max(keptStart, start), Math.Min(keptEnd, end));
             if (from >= to)
                 continue;
-            DetachSnapshots(vcpu, from, to, allPopulated: true);
+            if (!TryDetachSnapshots(vcpu, from, to, allPopulated: true))
+                return false;
             _kept.RemoveAt(i);
             if (keptStart < from)
                 _kept.Add((keptStart, from, epoch));
             if (to < keptEnd)
                 _kept.Add((to, keptEnd, epoch));
         }
+
+        return true;
     }
 
-    private void DetachSnapshots(Vcpu vcpu, ulong from, ulong to, bool allPopulated)
+    private bool TryDetachSnapshots(Vcpu vcpu, ulong from, ulong to, bool allPopulated)
     {
         while (from < to)
         {
@@ -607,9 +618,11 @@ internal sealed unsafe class MainSpace : AddressSpace
                 _pageMap.ReadPopulated(from, populated);
             var result = Machine.Kernel.Detach(vcpu, from, from + (pages * Layout.PageSize), Layout.KernelBase + PopulatedOffset);
             if (result < 0)
-                throw vcpu.Defect($"no memory to keep a snapshot's pages at 0x{from:x} (errno {-result})");
+                return false;
             from += pages * Layout.PageSize;
         }
+
+        return true;
     }
 
     private void DropEntries(Vcpu vcpu, ulong start, ulong end)

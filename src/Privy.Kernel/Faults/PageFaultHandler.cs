@@ -17,7 +17,9 @@ internal static unsafe class PageFaultHandler
         TrapFrame* trap = v->Trap;
         ulong address = trap->Cr2;
         v->Faults++;
-        if (trap->Rip >= k->KernelBase && trap->Rip < k->TableEnd && trap->Rip != v->CopyRip)
+        // A program that has jumped to where nothing can be executed is not the kernel.
+        bool strayed = (trap->Error & ErrorFetch) != 0 && trap->Rip == address;
+        if (trap->Rip >= k->KernelBase && trap->Rip < k->TableEnd && trap->Rip != v->CopyRip && !strayed)
             HostCall.Panic(v, PanicCode.KernelFault, address);
         if ((trap->Error & ErrorReserved) != 0)
             HostCall.Panic(v, PanicCode.ReservedBit, address);

@@ -140,6 +140,19 @@ CASE(loads_and_stores)
     signal(SIGSEGV, SIG_DFL);
 }
 
+/* By a jump: the kernel's data, page tables and the frame pool cannot be executed. */
+CASE(jumps)
+{
+    static const uintptr_t dead[] = { 0x1000, 0x080008000000, 0x0800082d4c47, 0x087800000000, 0x088000000000, 0x0a0000000000, 0x300000000000, 0x7fffffffe000 };
+    signal(SIGSEGV, on_fault);
+    for (volatile size_t i = 0; i < sizeof dead / sizeof *dead; i++)
+        if (sigsetjmp(back, 1) == 0) {
+            ((void (*)(void))dead[i])();
+            FAIL("%p could be executed", (void *)dead[i]);
+        }
+    signal(SIGSEGV, SIG_DFL);
+}
+
 /* ---- descriptors ---- */
 
 static int listed(const char *folder)
