@@ -18,6 +18,9 @@ public sealed unsafe class Machine : IDisposable
     private const int AheadGrowthHardware = 1;
     private const int AheadMost = 64;
 
+    // Of a snapshot: what they cost is what the first of its reads then copied cost.
+    private const ulong CopyReadsAfter = 8;
+
     private readonly VirtualMachine _vm;
     private readonly CpuidEntry[] _cpuid;
     private readonly ulong _xcr0;
@@ -46,6 +49,7 @@ public sealed unsafe class Machine : IDisposable
 
         State = (KernelState*)Layout.KernelBase;
         Slots = new SlotMap(vm, State, map, PoolVirtual);
+        Frames = new FrameReserve(this);
     }
 
     /// <summary>The kernel's state, in memory shared with the guest.</summary>
@@ -77,6 +81,9 @@ public sealed unsafe class Machine : IDisposable
 
     /// <summary>True when programs may use RDFSBASE and its kin (CPUID leaf 7, EBX bit 0).</summary>
     internal bool HasFsGsBase { get; private set; }
+
+    /// <summary>Host memory behind the pool.</summary>
+    internal FrameReserve Frames { get; }
 
     /// <summary>Creates the VM, loads the kernel and makes its tables.</summary>
     /// <exception cref="KvmException">A call to KVM or for memory failed.</exception>
@@ -162,6 +169,9 @@ public sealed unsafe class Machine : IDisposable
             case HostRequest.Yield:
                 LetHolderRun();
                 area->RequestResult = 0;
+                break;
+            case HostRequest.NeedReadyFrames:
+                area->RequestResult = (ulong)Frames.Serve();
                 break;
             case HostRequest.NeedFrames:
                 area->RequestResult = unchecked((ulong)-Errno.ENOMEM);
@@ -308,6 +318,7 @@ public sealed unsafe class Machine : IDisposable
         state->Epoch = 1;
         state->AheadGrowth = AheadGrowthParavirtual;
         state->AheadMost = AheadMost;
+        state->CopyReadsAfter = CopyReadsAfter;
         state->VcpuAreas = Layout.KernelBase + Layout.VcpuOffset;
         state->SlotBitmap = (ulong*)(Layout.KernelBase + SlotBitmapOffset);
         state->Spaces = (Space*)(Layout.KernelBase + SpacesOffset);

@@ -143,6 +143,7 @@ internal sealed unsafe partial class GuestThread
                 break;
             default:
                 _writes?.Flush();
+                (Space as SnapshotSpace)?.ForgetAccesses(Vcpu);
                 break;
         }
     }

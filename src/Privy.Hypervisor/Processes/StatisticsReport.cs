@@ -27,6 +27,7 @@ internal static unsafe class StatisticsReport
         Line("page faults", (long)faults);
         Line("pages copied on write", (long)copies);
         Line("pages copied ahead of a write", (long)state->CopiedAhead);
+        Line("pages copied for a reader", (long)state->CopiedForReaders);
         Line("large pages restored", (long)state->Collapsed);
         Line("shootdowns", (long)state->Shootdowns);
         Line("shootdowns spared", (long)state->ShootdownsSpared);

@@ -66,6 +66,12 @@ public unsafe struct Space
     /// <summary>Start of the 512 GB of main that the view shows a part of.</summary>
     public ulong ViewOf;
 
+    /// <summary>Snapshots: how often one of its vCPUs had to be kicked so that main could write.</summary>
+    public ulong Shootdowns;
+
+    /// <summary>Snapshots: 1 when what they read is copied. The host then has the entries dropped that are there already.</summary>
+    public int CopyReads;
+
     /// <summary>Bit set of the vCPUs that run in this space; written by the host under the lock.</summary>
     public fixed ulong Vcpus[Layout.MaxVcpus / 64];
 }
@@ -251,6 +257,12 @@ public unsafe struct KernelState
 
     /// <summary>How many more pages each fault under a page table copies ahead than the one before. Written by the host.</summary>
     public int AheadGrowth;
+
+    /// <summary>Shootdowns of a snapshot after which what it reads is copied; 0: never. Written by the host.</summary>
+    public ulong CopyReadsAfter;
+
+    /// <summary>Pages copied because a snapshot read there.</summary>
+    public ulong CopiedForReaders;
 
     /// <summary>Pages copied for snapshots before main wrote there.</summary>
     public ulong CopiedAhead;

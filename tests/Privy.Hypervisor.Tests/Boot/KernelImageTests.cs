@@ -24,6 +24,7 @@ public sealed class KernelImageTests
     [InlineData("privy_prepare_write")]
     [InlineData("privy_detach")]
     [InlineData("privy_clear_accessed")]
+    [InlineData("privy_forget_linear")]
     public void Exports_resolve_into_the_code(string name)
     {
         KernelImage image = KernelImage.Load(Address, Imports);

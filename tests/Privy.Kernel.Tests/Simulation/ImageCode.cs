@@ -88,6 +88,8 @@ internal sealed unsafe class ImageCode : KernelCode
 
     public override long ClearAccessed(VcpuArea* v, int space) => WithSpace("privy_clear_accessed", v, space);
 
+    public override long ForgetLinear(VcpuArea* v, int space) => WithSpace("privy_forget_linear", v, space);
+
     public override long Unmap(VcpuArea* v, int space, ulong start, ulong end) => WithRange("privy_unmap", v, space, start, end);
 
     public override long Protect(VcpuArea* v, int space, ulong start, ulong end) => WithRange("privy_protect", v, space, start, end);
