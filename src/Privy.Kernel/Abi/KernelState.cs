@@ -258,6 +258,15 @@ public unsafe struct KernelState
     /// <summary>How many more pages each fault under a page table copies ahead than the one before. Written by the host.</summary>
     public int AheadGrowth;
 
+    /// <summary>Pages that one fault copies ahead, at most, where the vCPU's faults are dense. Written by the host.</summary>
+    public int AheadDense;
+
+    /// <summary>Faults of a vCPU within <see cref="RateWindow"/> that count as dense. Written by the host.</summary>
+    public int RateDense;
+
+    /// <summary>Cycles of the timestamp counter. Written by the host.</summary>
+    public ulong RateWindow;
+
     /// <summary>Shootdowns of a snapshot after which what it reads is copied; 0: never. Written by the host.</summary>
     public ulong CopyReadsAfter;
 

@@ -101,6 +101,15 @@ public unsafe struct VcpuArea
     /// <summary>The kernel's own: how many pages the last fault copied, its own included.</summary>
     public int AroundCount;
 
+    /// <summary>The kernel's own: timestamp counter at the start of the present window of <see cref="KernelState.RateWindow"/>.</summary>
+    public ulong RateStart;
+
+    /// <summary>The kernel's own: copy-on-write faults in the present window.</summary>
+    public int RateNow;
+
+    /// <summary>The kernel's own: copy-on-write faults in the window right before it.</summary>
+    public int RateBefore;
+
     /// <summary>The kernel's own: 1 when the host has no more memory ready for copies ahead, until the next fault.</summary>
     public int NoReadyFrames;
 

@@ -45,6 +45,9 @@ internal sealed unsafe class World : IDisposable
             K->AheadLimit = (ulong)_random.Next(1, 3000);
             K->AheadMost = 1 << _random.Next(10);
             K->AheadGrowth = 1 << _random.Next(10);
+            K->AheadDense = 1 << _random.Next(10);
+            K->RateDense = 1 << _random.Next(10);
+            K->RateWindow = ulong.MaxValue / 4;
             K->PoolReady = ulong.MaxValue;
             if (_random.Next(2) == 0)
             {
