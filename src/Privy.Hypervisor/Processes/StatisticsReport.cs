@@ -18,6 +18,7 @@ internal static unsafe class StatisticsReport
         Line("system calls without an exit", completed);
         Line("system calls handed back", declined);
         Line("system calls taken back", takenBack);
+        Line("writes put off", table.Poller.Sends?.Made ?? 0);
         Line("exits for faults and signals", exits.KernelExits);
         Line("exceptions", exits.Exceptions);
         Line("kernel calls", exits.KernelCalls);
