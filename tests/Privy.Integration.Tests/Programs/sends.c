@@ -30,10 +30,12 @@ static void connection(int *server, int *client)
 
 /* ---- a server with many clients ---- */
 
-enum { clients = 24, requests = 400, longest = 9000 };
+enum { clients = 24, requests = 400, late = 80, together = 8, longest = 9000 };
 struct request { uint32_t client, number, length; };
 
-static int pause_of(uint32_t client, uint32_t number) { return client % 6 == 5 && number % 40 == 39; }
+/* Some are slow: they ask for much at once, and receive it late. */
+static int is_slow(uint32_t client) { return client % 6 == 5; }
+static uint32_t requests_of(uint32_t client) { return is_slow(client) ? late : requests; }
 
 static void receive_all(int fd, void *to, size_t length)
 {
@@ -51,15 +53,15 @@ static void *client_loop(void *argument)
 {
     struct client *c = argument;
     static __thread unsigned char answer[longest];
-    for (uint32_t i = 0; i < requests; i += 4) {
-        /* Four at once, so that a slow client's answers pile up. */
-        struct request some[4];
-        for (uint32_t j = 0; j < 4; j++)
+    struct request some[together];
+    uint32_t count = is_slow(c->index) ? together : 4;
+    for (uint32_t i = 0; i < requests_of(c->index); i += count) {
+        for (uint32_t j = 0; j < count; j++)
             some[j] = (struct request){ c->index, i + j, 1 + (uint32_t)(mix(c->index * 1000 + i + j) % longest) };
-        EQUAL(sizeof some, write(c->fd, some, sizeof some));
-        if (pause_of(c->index, i + 3))
-            sleep_ms(30);
-        for (uint32_t j = 0; j < 4; j++) {
+        EQUAL(count * sizeof some[0], write(c->fd, some, count * sizeof some[0]));
+        if (is_slow(c->index))
+            sleep_ms(20);
+        for (uint32_t j = 0; j < count; j++) {
             receive_all(c->fd, answer, some[j].length);
             HOLDS(answer, 0, some[j].length, c->index * 100000UL + i + j);
         }
@@ -104,12 +106,8 @@ CASE(every_client_gets_its_answers_in_order)
     static struct served served[clients];
     static unsigned char bytes[longest];
     int epoll = (int)SYS(epoll_create1(0));
-    int small = 8192;
     for (uint32_t i = 0; i < clients; i++) {
         connection(&served[i].fd, &client[i].fd);
-        /* Little room for the slow ones. */
-        if (i % 6 == 5)
-            SYS(setsockopt(served[i].fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small));
         client[i].index = i;
         struct epoll_event event = { EPOLLIN, { .ptr = &served[i] } };
         SYS(epoll_ctl(epoll, EPOLL_CTL_ADD, served[i].fd, &event));
@@ -144,7 +142,7 @@ CASE(every_client_gets_its_answers_in_order)
                     bytes[j] = pattern(r.client * 100000UL + r.number, j);
                 answer(epoll, s, bytes, r.length, r.number);
                 answered++;
-                if (r.number == requests - 1)
+                if (r.number == requests_of(r.client) - 1)
                     open--;
             }
         }
@@ -172,13 +170,15 @@ CASE(every_client_gets_its_answers_in_order)
 
 /* ---- one connection, once the writes to it are put off ---- */
 
-struct receiver { pthread_t thread; int fd; size_t received; int error; volatile size_t seen; };
+struct receiver { pthread_t thread; int fd; size_t received; int error; volatile size_t seen; volatile int hold; };
 
 static void *receive_to_the_end(void *argument)
 {
     struct receiver *r = argument;
     unsigned char block[4096];
     for (;;) {
+        while (r->hold)
+            usleep(100);
         ssize_t n = read(r->fd, block, sizeof block);
         if (n <= 0) {
             r->error = n == 0 ? 0 : errno;
@@ -258,11 +258,51 @@ CASE(it_arrives_while_the_server_computes)
     start(&r, &fd);
     size_t sent = write_stream(fd, 0, 200000, 100);
     for (int i = 0; i < 200; i++) {
-        sent = write_stream(fd, sent, 100, 100);
+        unsigned char more[100];
+        for (size_t j = 0; j < sizeof more; j++)
+            more[j] = pattern(1, sent + j);
+        EQUAL(sizeof more, write(fd, more, sizeof more));
+        sent += sizeof more;
         SPIN_UNTIL(r.seen == sent);
     }
     SYS(close(fd));
     finish(&r, sent);
+}
+
+CASE(a_full_connection_takes_no_more_and_loses_nothing)
+{
+    for (int i = 0; i < 30; i++) {
+        struct receiver r;
+        int fd, room = 32768;
+        unsigned char piece[700];
+        start(&r, &fd);
+        SYS(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room));
+        size_t sent = write_stream(fd, 0, 40000 + (size_t)i * 100, 100);
+        r.hold = 1;
+        for (size_t limit = sent + (32 << 20);;) {
+            for (size_t j = 0; j < sizeof piece; j++)
+                piece[j] = pattern(1, sent + j);
+            ssize_t n = write(fd, piece, sizeof piece);
+            if (n == -1) {
+                EQUAL(EAGAIN, errno);
+                break;
+            }
+            if ((sent += (size_t)n) > limit)
+                FAIL("there is no end to what a connection takes that nobody receives");
+        }
+        if (i % 3 == 0)
+            SYS(shutdown(fd, SHUT_WR));
+        if (i % 3 == 1)
+            SYS(close(fd));
+        r.hold = 0;
+        if (i % 3 == 2) {
+            WAIT_UNTIL(r.seen == sent);
+            sent = write_stream(fd, sent, 3000, 100);
+        }
+        if (i % 3 != 1)
+            SYS(close(fd));
+        finish(&r, sent);
+    }
 }
 
 static void *write_alike(void *argument)
@@ -376,14 +416,14 @@ CASE(bad_addresses_are_the_writers)
     int fd;
     start(&r, &fd);
     size_t sent = write_stream(fd, 0, 100000, 100);
-    char *two = map_anonymous(2 * PAGE);
+    char *two = map_anonymous(2 * PAGE), *volatile low = (char *)8, *volatile high = (char *)0x7fffffffffff0000;
     SYS(mprotect(two + PAGE, PAGE, PROT_NONE));
     for (int i = 0; i < 10; i++) {
         EQUAL(-1, write(fd, two + PAGE, 100));
         EQUAL(EFAULT, errno);
-        EQUAL(-1, write(fd, (void *)8, 100));
+        EQUAL(-1, write(fd, low, 100));
         EQUAL(EFAULT, errno);
-        EQUAL(-1, write(fd, (void *)0x7fffffffffff0000, 100));
+        EQUAL(-1, write(fd, high, 100));
         EQUAL(EFAULT, errno);
         EQUAL(0, write(fd, two, 0));
         sent = write_stream(fd, sent, 3000, 100);
