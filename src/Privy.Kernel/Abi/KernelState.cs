@@ -261,7 +261,7 @@ public unsafe struct KernelState
     /// <summary>Pages that one fault copies ahead, at most, where the vCPU's faults are dense. Written by the host.</summary>
     public int AheadDense;
 
-    /// <summary>Faults of a vCPU within <see cref="RateWindow"/> that count as dense. Written by the host.</summary>
+    /// <summary>Faults of a vCPU within <see cref="RateWindow"/> that count as dense; 0: none do. Written by the host.</summary>
     public int RateDense;
 
     /// <summary>Cycles of the timestamp counter. Written by the host.</summary>

@@ -18,6 +18,6 @@ internal static unsafe class FaultRate
             v->RateStart = now;
         }
         v->RateNow++;
-        return v->RateNow >= k->RateDense || v->RateBefore >= k->RateDense;
+        return k->RateDense != 0 && (v->RateNow >= k->RateDense || v->RateBefore >= k->RateDense);
     }
 }
