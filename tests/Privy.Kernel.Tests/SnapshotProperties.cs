@@ -45,7 +45,7 @@ public sealed class SnapshotProperties
         Assert.True(retries > 10, $"{retries} retries");
         Assert.True(ahead > 100, $"{ahead} pages copied ahead");
         Assert.True(collapsed > 0, "no large page restored");
-        Assert.True(read > 100, $"{read} pages copied for readers");
+        Assert.True(read > 50, $"{read} pages copied for readers");
     }
 
     /// <summary>The same for the machine code that runs in the guest.</summary>

@@ -49,10 +49,10 @@ internal sealed unsafe class World : IDisposable
             K->RateDense = 1 << _random.Next(10);
             K->RateWindow = ulong.MaxValue / 4;
             K->PoolReady = ulong.MaxValue;
-            if (_random.Next(2) == 0)
+            if (_random.Next(4) != 0)
             {
-                K->CopyReadsAfter = (ulong)_random.Next(1, 4);
-                K->PoolReady = K->PoolStart + (ulong)_random.Next(1000) * Layout.PageSize;
+                K->CopyReadsAfter = (ulong)_random.Next(1, 3);
+                K->PoolReady = K->PoolStart + (ulong)_random.Next(3000) * Layout.PageSize;
             }
         }
         _mainVcpus = Machine.Vcpus[..mainVcpus];
