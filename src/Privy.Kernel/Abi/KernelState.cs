@@ -249,6 +249,15 @@ public unsafe struct KernelState
     /// <summary>Addresses of pages that main wrote right after a snapshot.</summary>
     public fixed ulong EarlyPages[EarlyCapacity];
 
+    /// <summary>Most entries of <see cref="EarlyTouches"/>.</summary>
+    public const int EarlyTouchCapacity = 64;
+
+    /// <summary>Number of early touches.</summary>
+    public int EarlyTouchCount;
+
+    /// <summary>Addresses that main read right after a snapshot; bit 0 is set where it executed.</summary>
+    public fixed ulong EarlyTouches[EarlyTouchCapacity];
+
     /// <summary>Pages are copied ahead of main's writes while fewer frames than this are in use; 0: never. Written by the host.</summary>
     public ulong AheadLimit;
 

@@ -25,7 +25,10 @@ internal static unsafe class SnapshotCreation
                 {
                     k->SnapshotsTaken++;
                     if (parentIndex == 0)
+                    {
+                        EarlyTouches.Fill(k, v, k->Spaces + result);
                         EarlyWrites.CopyAhead(k, v);
+                    }
                 }
             }
             KernelLock.Exit(k);
