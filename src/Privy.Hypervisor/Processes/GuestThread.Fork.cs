@@ -115,15 +115,12 @@ internal sealed unsafe partial class GuestThread
         }
 
         using var vforkDone = vfork ? new ManualResetEventSlim() : null;
-        // The thread copies the descriptor table while the snapshot is made.
-        runner.Separate(r => RunChild(r));
         AddressSpace space = Space;
         if (!sharesMemory)
         {
             var index = TakeSnapshot();
             if (index < 0)
             {
-                _ = runner.AwaitSeparation();
                 runner.Abandon();
                 return index;
             }
@@ -149,9 +146,6 @@ internal sealed unsafe partial class GuestThread
         child.Add(thread);
         runner.Child = thread;
 
-        var error = runner.AwaitSeparation();
-        if (error < 0)
-            throw Vcpu.Defect($"unshare of the child's descriptors failed with errno {-error}");
         Process.Table.Add(child);
         var id = child.Id;
         if ((flags & CloneFlags.ParentSetTid) != 0)
@@ -162,7 +156,8 @@ internal sealed unsafe partial class GuestThread
             thread.ClearChildTid = childTid;
         if (!sharesMemory)
             Process.Table.StandIns.Add(child, thread.HostName);
-        runner.Go();
+        Process.BeginSeparation(runner);
+        runner.Go(RunChild);
         if (fromMain)
             Process.Table.Ready.Replenish();
         if (vfork)

@@ -160,6 +160,7 @@ internal sealed unsafe partial class GuestThread
         var arguments = new SyscallArguments(registers.Rdi, registers.Rsi, registers.Rdx, registers.R10, registers.R8, registers.R9);
         if (_callsSinceFork > 0 && --_callsSinceFork == 0)
             Machine.State->EarlyVcpu = 0;
+        Process.AwaitSeparation();
         BeginCall(number);
         if (BeforeCall(number, arguments, out var result))
             result = SyscallDispatcher.Execute(this, number, arguments);
