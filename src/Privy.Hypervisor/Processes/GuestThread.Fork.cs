@@ -154,12 +154,8 @@ internal sealed unsafe partial class GuestThread
             thread.SetChildTid = childTid;
         if ((flags & CloneFlags.ChildClearTid) != 0)
             thread.ClearChildTid = childTid;
-        if (!sharesMemory)
-            Process.Table.StandIns.Add(child, thread.HostName);
         Process.BeginSeparation(runner);
         runner.Go(RunChild);
-        if (fromMain)
-            Process.Table.Ready.Replenish();
         if (vfork)
             vforkDone!.Wait();
         return id;
@@ -169,6 +165,12 @@ internal sealed unsafe partial class GuestThread
     {
         if (runner.Child is not { } thread)
             return;
+        // Here, so that fork need not wake more than one thread.
+        var table = thread.Process.Table;
+        if (!thread.Process.SharesSpace)
+            table.StandIns.Add(thread.Process, thread.HostName);
+        if (thread.Process.Parent == table.Main)
+            table.Ready.Replenish();
         thread.Adopt();
         thread.TakeHostName();
         thread.TakeHostState();
