@@ -17,6 +17,7 @@ internal static unsafe class PageFaultHandler
         TrapFrame* trap = v->Trap;
         ulong address = trap->Cr2;
         v->Faults++;
+        v->NoReadyFrames = 0;
         // A program that has jumped to where nothing can be executed is not the kernel.
         bool strayed = (trap->Error & ErrorFetch) != 0 && trap->Rip == address;
         if (trap->Rip >= k->KernelBase && trap->Rip < k->TableEnd && trap->Rip != v->CopyRip && !strayed)
@@ -34,7 +35,10 @@ internal static unsafe class PageFaultHandler
             outcome = Resolve(k, v, v->Space, address, write, fetch, self: false, around: CopyAround.Adaptive);
             KernelLock.Exit(k);
             if (outcome == Outcome.Done)
+            {
+                ReaderCopies.Continue(k, v);
                 return 0;
+            }
             outcome = Retry.Help(v, outcome);
             if (outcome != Outcome.Done)
                 break;
