@@ -38,7 +38,7 @@ public sealed class FaultInjectionTests
         var fine = 0;
         var cases = TestPrograms.Names(program);
         var random = new Random(Long.Seed);
-        foreach (var name in cases.OrderBy(_ => random.Next()).Take(8))
+        foreach (var name in cases.OrderBy(_ => random.Next()).Take(4))
         {
             var result = Run(program, $"seed={Long.Seed},{faults}", name);
             if (result.ExitCode == 0)
@@ -47,7 +47,7 @@ public sealed class FaultInjectionTests
                 Assert.False(IsWrong(result), $"seed {Long.Seed}, {name}\n{result}");
         }
 
-        Assert.True(fine < 8 || faults.StartsWith("slot", StringComparison.Ordinal) || fine > 0, "no case was run");
+        Assert.True(fine > 4 || faults.StartsWith("slot", StringComparison.Ordinal) || fine > 0, "no case was run");
     }
 
     /// <summary>The variable is refused when it says nothing.</summary>
