@@ -31,6 +31,9 @@ internal static unsafe class Exports
     [RuntimeExport("privy_clear_accessed")]
     private static long ClearAccessed(VcpuArea* v, int space) => KernelEntry.ClearAccessed(v, space);
 
+    [RuntimeExport("privy_forget_linear")]
+    private static long ForgetLinear(VcpuArea* v, int space) => KernelEntry.ForgetLinear(v, space);
+
     [RuntimeExport("privy_open_view")]
     private static long OpenView(VcpuArea* v, int space, ulong start, ulong end) => KernelEntry.OpenView(v, space, start, end);
 

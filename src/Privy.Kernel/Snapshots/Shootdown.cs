@@ -41,6 +41,8 @@ internal static unsafe class Shootdown
                 if (System.Threading.Volatile.Read(ref other->InGuest) == 0)
                     continue;
                 k->Shootdowns++;
+                if (!view)
+                    ReaderCopies.CountShootdown(k, space);
                 HostCall.Request(v, HostRequest.Kick, (ulong)index, 0);
             }
         }
