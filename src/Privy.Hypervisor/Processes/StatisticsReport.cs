@@ -37,6 +37,8 @@ internal static unsafe class StatisticsReport
         Line("page tables in use", (long)state->TablesInUse);
         Line("memory slots", machine.Slots.Count);
         Line("vCPUs in use", machine.VcpusInUse);
+        if (Diagnostics.Canaries.Pages != 0)
+            Line("canary pages intact", Diagnostics.Canaries.Pages);
         Line("snapshots", count);
         ErrorOutput.WriteLine(string.Create(CultureInfo.InvariantCulture, $"privy: snapshot latency: p50 {median / 1000.0:F1} us, max {max / 1000.0:F1} us"));
     }
