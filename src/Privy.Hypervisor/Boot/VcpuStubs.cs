@@ -197,7 +197,7 @@ internal static class KernelImports
     internal static (byte[] Code, Dictionary<string, ulong> Symbols) Assemble(ulong address)
     {
         var asm = new Assembler(64);
-        var names = new[] { "privy_doorbell_host", "privy_copy_page", "privy_zero_page", "privy_pause", "privy_timestamp", "privy_try_copy_page", TryCopy, TryCopyFailed };
+        var names = new[] { "privy_doorbell_host", "privy_copy_page", "privy_zero_page", "privy_pause", "privy_try_copy_page", TryCopy, TryCopyFailed, "privy_timestamp" };
         var labels = names.Select(name => asm.CreateLabel(name)).ToArray();
 
         asm.Label(ref labels[0]);
@@ -220,21 +220,21 @@ internal static class KernelImports
         asm.pause();
         asm.ret();
 
-        asm.Label(ref labels[4]);
-        asm.rdtsc();
-        asm.shl(rdx, 32);
-        asm.or(rax, rdx);
-        asm.ret();
-
         // Its result is 1, or 0 when the host found KVM_RUN to fail at the copy (Vcpu.SkipFailedCopy).
-        asm.Label(ref labels[5]);
+        asm.Label(ref labels[4]);
         asm.mov(ecx, 512);
-        asm.Label(ref labels[6]);
+        asm.Label(ref labels[5]);
         asm.rep.movsq();
         asm.mov(eax, 1);
         asm.ret();
-        asm.Label(ref labels[7]);
+        asm.Label(ref labels[6]);
         asm.xor(eax, eax);
+        asm.ret();
+
+        asm.Label(ref labels[7]);
+        asm.rdtsc();
+        asm.shl(rdx, 32);
+        asm.or(rax, rdx);
         asm.ret();
 
         using var stream = new MemoryStream();

@@ -80,6 +80,9 @@ internal sealed unsafe class CallRing
     /// <summary>The poller does not keep up with this thread, or has no processor: calls leave the guest for a while.</summary>
     internal bool Paused => _pause > 0;
 
+    /// <summary>Whether the thread may post a call: it is not in one outside of the guest.</summary>
+    internal bool InProgram => Volatile.Read(ref _outSince) == 0;
+
     /// <summary>A system call has left the guest.</summary>
     internal void Exited()
     {
@@ -109,7 +112,8 @@ internal sealed unsafe class CallRing
         var took = Stopwatch.GetTimestamp() - _outSince;
         if (took > s_long)
             _blocked += took;
-        Volatile.Write(ref _outSince, 0);
+        _ = Interlocked.Exchange(ref _outSince, 0);
+        _poller?.Rouse();
     }
 
     /// <summary>
