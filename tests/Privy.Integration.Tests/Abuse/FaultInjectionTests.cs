@@ -67,6 +67,6 @@ public sealed class FaultInjectionTests
     private static RunResult Run(string program, string faults, params string[] arguments)
     {
         using var folder = new TemporaryFolder();
-        return ProcessRun.Run(Launcher.Command(TestPrograms.Build(program), arguments), folder, environment: new Dictionary<string, string> { ["PRIVY_FAULTS"] = faults }, limit: TimeSpan.FromSeconds(240));
+        return ProcessRun.Run(Launcher.Command(TestPrograms.Build(program), arguments), folder, environment: new Dictionary<string, string> { ["PRIVY_FAULTS"] = faults, ["TESTLIB_PATIENCE"] = faults.Contains("entry", StringComparison.Ordinal) ? "100" : "5" }, limit: TimeSpan.FromSeconds(240));
     }
 }
