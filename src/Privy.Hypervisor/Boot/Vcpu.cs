@@ -466,6 +466,9 @@ internal sealed unsafe class Vcpu
             case StubPosition.Buffered:
                 (rip, flags, rdi, rsi, result) = (Ring->Rip, Ring->Flags, Ring->A0, Ring->A1, registers.Rdx);
                 break;
+            case StubPosition.Fetched:
+                (rip, flags, rdi, rsi, result) = (Ring->Rip, Ring->Flags, Ring->A0, Ring->A1, (ulong)Ring->Result);
+                break;
             case StubPosition.Done:
                 (rip, flags, result) = (Ring->Rip, Ring->Flags, (ulong)Ring->Result);
                 break;
@@ -498,7 +501,11 @@ internal sealed unsafe class Vcpu
         if (Stubs.Syscall.Locate(rip) != StubPosition.Buffering)
             return false;
         if (failed)
+        {
             Ring->ForgetBuffered((int)Ring->A0);
+            Ring->ForgetFetched((int)Ring->A0);
+        }
+
         LeaveSyscallStub(StubPosition.Buffering);
         return true;
     }

@@ -127,7 +127,7 @@ internal sealed unsafe class CallRing
     {
         var since = Volatile.Read(ref _outSince);
         var blocked = _blocked + (since != 0 && now - since > s_long ? now - since : 0);
-        var calls = _exits + Completed + (Sends?.Made ?? 0);
+        var calls = _exits + Completed + (Sends is { } sends ? sends.Made + sends.Taken : 0);
         var rate = (calls - _periodCalls) / (double)Math.Max(1, length - (blocked - _periodBlocked));
         (_periodCalls, _periodBlocked) = (calls, blocked);
         if (Words->Mode != SyscallMode.Ring)
