@@ -25,6 +25,9 @@ public interface ISyscallContext
     /// <summary>The call in flight has ended: forgets its outputs.</summary>
     void EndOutputs();
 
+    /// <summary>Whether an address of main lies in a view of a snapshot, which the host keeps inaccessible; <see cref="TryRead"/> reads it.</summary>
+    bool IsView(ulong address) => false;
+
     /// <summary>Copies from the program's memory. False on a page that is not mapped readable.</summary>
     bool TryRead(ulong address, Span<byte> destination);
 

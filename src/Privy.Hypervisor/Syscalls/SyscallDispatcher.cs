@@ -1,3 +1,4 @@
+using Privy.Hypervisor.Processes;
 using System.Runtime.InteropServices;
 using Privy.Hypervisor.Host;
 using static Privy.Hypervisor.Syscalls.SyscallNumber;
@@ -44,7 +45,7 @@ public static unsafe partial class SyscallDispatcher
     /// <summary>
     /// Number of the call by which a program finds out that it runs under Privy, and uses what only Privy has. Linux answers ENOSYS.
     /// </summary>
-    public const long PrivateCall = 0x50525659;
+    public const long PrivateCall = ViewProtocol.Number;
 
     private static SyscallHandler? s_privateHandler;
 
