@@ -115,7 +115,13 @@ internal static class Commands
             using var interruption = new Interruption();
             return Cancellable(interruption, () => IdleCommand.Run(result.GetValue(seconds), interruption.Token));
         });
-        var command = new Command("bench", "Run a benchmark, or all of them, and write a report with tables and pictures") { fork, idle };
+        var instructions = new Command("instructions", "Count instructions on stock KVM in an emulated machine (from the sources: ./privy bench instructions)") { TreatUnmatchedTokensAsErrors = false };
+        instructions.SetAction(_ =>
+        {
+            Terminal.Error("bench instructions runs from the sources: type ./privy bench instructions in a checkout");
+            return 1;
+        });
+        var command = new Command("bench", "Run a benchmark, or all of them, and write a report with tables and pictures") { fork, idle, instructions };
         foreach (var benchmark in BenchmarkCommands.Create(Interruptible)) command.Subcommands.Add(benchmark);
         return command;
 

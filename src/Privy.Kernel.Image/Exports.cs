@@ -34,6 +34,9 @@ internal static unsafe class Exports
     [RuntimeExport("privy_take_view")]
     private static long TakeView(VcpuArea* v, ulong start, ulong end) => KernelEntry.TakeView(v, start, end);
 
+    [RuntimeExport("privy_forget_linear")]
+    private static long ForgetLinear(VcpuArea* v, int space) => KernelEntry.ForgetLinear(v, space);
+
     [RuntimeExport("privy_close_view")]
     private static long CloseView(VcpuArea* v, int space) => KernelEntry.CloseView(v, space);
 

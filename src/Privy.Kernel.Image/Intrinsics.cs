@@ -23,4 +23,8 @@ internal static unsafe class Intrinsics
     [RuntimeImport("*", "privy_pause")]
     [MethodImpl(MethodImplOptions.InternalCall)]
     internal static extern void Pause();
+
+    [RuntimeImport("*", "privy_timestamp")]
+    [MethodImpl(MethodImplOptions.InternalCall)]
+    internal static extern ulong Timestamp();
 }

@@ -97,6 +97,12 @@ public static unsafe class KernelEntry
     public static long Precopy(VcpuArea* v, ulong start, ulong end) => Privy.Kernel.Precopy.Run(v, start, end);
 
     /// <summary>
+    /// Drops a snapshot's entries of memory that it shares with main (<c>privy_forget_linear</c>), on one of its vCPUs, once
+    /// <see cref="Space.CopyReads"/> is set. -EBUSY while another vCPU of the snapshot is in the guest.
+    /// </summary>
+    public static long ForgetLinear(VcpuArea* v, int space) => ReaderCopies.ForgetLinear(v, space);
+
+    /// <summary>
     /// Clears the A bits of a snapshot's entries (<c>privy_clear_accessed</c>). Returns 1 when the calling vCPU must
     /// flush before it runs the program (it is marked so), 0 when nothing was cleared.
     /// </summary>

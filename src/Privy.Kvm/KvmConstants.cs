@@ -67,6 +67,7 @@ internal static class KvmIoctl
     internal const ulong SetTssAddress = 0xAE47;
     internal const ulong SetIdentityMapAddress = 0x4008AE48;
     internal const ulong Run = 0xAE80;
+    internal const ulong GetTscKilohertz = 0xAEA3;
     internal const ulong GetRegisters = 0x8090AE81;
     internal const ulong SetRegisters = 0x4090AE82;
     internal const ulong GetSystemRegisters = 0x8138AE83;

@@ -137,6 +137,9 @@ public sealed unsafe class VirtualCpu : IDisposable
         Call(KvmIoctl.SetXcrs, &registers, $"KVM_SET_XCRS(0x{value:x})");
     }
 
+    /// <summary>Cycles of the guest's timestamp counter in a millisecond (KVM_GET_TSC_KHZ); 0 where KVM does not say.</summary>
+    public int TscKilohertz => Math.Max(0, NativeMethods.Ioctl(_descriptor, KvmIoctl.GetTscKilohertz, 0));
+
     /// <summary>
     /// Makes the guest's time stamp counter the host's, which the host's vDSO needs.
     /// </summary>

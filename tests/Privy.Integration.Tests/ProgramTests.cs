@@ -35,6 +35,11 @@ public sealed class ProgramTests
     [MemberData(nameof(Cases), "writes")]
     public void Small_writes_of_a_child(string name) => TestPrograms.Run("writes", name);
 
+    /// <summary>Writes to connections that are put off for a while.</summary>
+    [PrivyTheory(Needs.Compiler)]
+    [MemberData(nameof(Cases), "sends")]
+    public void Writes_to_connections(string name) => TestPrograms.Run("sends", name, seconds: 120, options: ["--syscalls", "ring"]);
+
     [PrivyTheory(Needs.Compiler)]
     [MemberData(nameof(Cases), "signals")]
     public void Signals(string name) => TestPrograms.Run("signals", name);

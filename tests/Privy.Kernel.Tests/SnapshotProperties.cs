@@ -9,7 +9,7 @@ public sealed class SnapshotProperties
 
     /// <summary>Seeds a group; the environment variable is for long runs.</summary>
     private static readonly int Seeds =
-        int.TryParse(Environment.GetEnvironmentVariable("PRIVY_TEST_SEEDS"), out int seeds) ? seeds : 25;
+        int.TryParse(Environment.GetEnvironmentVariable("PRIVY_TEST_SEEDS"), out int seeds) ? seeds : 40;
 
     [Theory]
     [InlineData(0)]
@@ -27,6 +27,7 @@ public sealed class SnapshotProperties
         ulong ahead = 0;
         ulong collapsed = 0;
         int views = 0;
+        ulong read = 0;
         int retries = 0;
         for (int seed = group * 100_000; seed < group * 100_000 + Seeds; seed++)
         {
@@ -37,6 +38,7 @@ public sealed class SnapshotProperties
             ahead += world.Machine.K->CopiedAhead;
             collapsed += world.Machine.K->Collapsed;
             views += world.Views;
+            read += world.Machine.K->CopiedForReaders;
             retries += world.Machine.Retries;
         }
         // The runs must have gone where the difficulties are.
@@ -46,6 +48,7 @@ public sealed class SnapshotProperties
         Assert.True(ahead > 100, $"{ahead} pages copied ahead");
         Assert.True(collapsed > 0, "no large page restored");
         Assert.True(views > 10, $"{views} views");
+        Assert.True(read > 50, $"{read} pages copied for readers");
     }
 
     /// <summary>The same for the machine code that runs in the guest.</summary>

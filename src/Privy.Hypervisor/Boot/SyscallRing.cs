@@ -38,7 +38,7 @@ internal static class RingState
 /// The words by which a vCPU's system-call stub (<see cref="SyscallStub"/>) hands a call to a polling host thread without leaving the guest. Lies in
 /// the vCPU's area at <see cref="VcpuLayout.Ring"/>; what the two sides write often is on cache lines of its own.
 /// </summary>
-[StructLayout(LayoutKind.Explicit, Size = 0x180)]
+[StructLayout(LayoutKind.Explicit, Size = 0x380)]
 internal unsafe struct SyscallRing
 {
     /// <summary>A <see cref="SyscallMode"/>; written by the host.</summary>
@@ -67,6 +67,9 @@ internal unsafe struct SyscallRing
 
     /// <summary>Descriptor whose small writes go into the buffer; -1: none.</summary>
     [FieldOffset(0x1C)] internal int BufferedDescriptor;
+
+    /// <summary>Bytes before each buffered write: <see cref="SendHeader"/> for one to a socket, which says where to; 0 for one to <see cref="BufferedDescriptor"/>.</summary>
+    [FieldOffset(0x38)] internal int BufferHeader;
 
     /// <summary>Where the next buffered byte goes.</summary>
     [FieldOffset(0x28)] internal ulong BufferNext;
@@ -109,6 +112,24 @@ internal unsafe struct SyscallRing
 
     /// <summary>A bit for each call number that may be posted.</summary>
     [FieldOffset(0x100)] internal fixed ulong Numbers[8];
+
+    /// <summary>A bit for each descriptor whose writes are buffered while the mode is <see cref="SyscallMode.Ring"/>; written by the host.</summary>
+    [FieldOffset(0x180)] internal fixed uint SendDescriptors[SendDescriptorCount / 32];
+
+    /// <summary>Writes to a descriptor are not buffered any more.</summary>
+    internal void ForgetBuffered(int descriptor)
+    {
+        if (descriptor == BufferedDescriptor)
+            BufferedDescriptor = -1;
+        if ((uint)descriptor < SendDescriptorCount)
+            Interlocked.And(ref SendDescriptors[descriptor / 32], ~(1U << (descriptor % 32)));
+    }
+
+    /// <summary>Descriptors that have a bit in <see cref="SendDescriptors"/>.</summary>
+    internal const int SendDescriptorCount = 4096;
+
+    /// <summary>Before the bytes for a socket: descriptor and length, 4 bytes each. The next header is at the next multiple of its size.</summary>
+    internal const int SendHeader = 8;
 
     /// <summary>Longest write that is buffered.</summary>
     internal const int LongestBufferedWrite = 16 * 1024;

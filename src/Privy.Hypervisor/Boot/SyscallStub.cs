@@ -207,19 +207,35 @@ internal sealed class SyscallStub
         Load(Register.R11, nameof(SyscallRing.Flags));
         asm.jmp(At(Place.Leave));
 
-        // A small write of a snapshot's child to a file of its own (Processes/WriteBehind.cs). The copy may fault like any access of the program.
+        // A small write of a snapshot's child to a file of its own (Processes/WriteBehind.cs), or of the main thread to a socket (Processes/DeferredSends.cs). The
+        // copy may fault like any access of the program.
         asm.Label(ref At(Place.Write));
+        var socket = asm.CreateLabel("syscall_socket");
+        var buffer = asm.CreateLabel("syscall_buffer");
         asm.AddInstruction(Instruction.Create(Code.Cmp_rm32_r32, Field(nameof(SyscallRing.BufferedDescriptor)), Register.EDI));
-        asm.jne(ring);
+        asm.jne(socket);
         asm.cmp(rdx, SyscallRing.LongestBufferedWrite);
         asm.ja(At(Place.Doorbell));
+        StoreHalf(nameof(SyscallRing.BufferHeader), 0);
+        asm.jmp(buffer);
+        asm.Label(ref socket);
+        asm.cmp(edi, SyscallRing.SendDescriptorCount);
+        asm.jae(ring);
+        asm.AddInstruction(Instruction.Create(Code.Bt_rm32_r32, Field(nameof(SyscallRing.SendDescriptors)), Register.EDI));
+        asm.jnc(ring);
+        Compare(nameof(SyscallRing.Mode), SyscallMode.Ring);
+        asm.jne(At(Place.Doorbell));
+        asm.cmp(rdx, SyscallRing.LongestBufferedWrite);
+        asm.ja(ring);
+        StoreHalf(nameof(SyscallRing.BufferHeader), SyscallRing.SendHeader);
+        asm.Label(ref buffer);
         Store(nameof(SyscallRing.Rip), Register.RCX);
         Store(nameof(SyscallRing.Flags), Register.R11);
         Store(nameof(SyscallRing.A0), Register.RDI);
         Store(nameof(SyscallRing.A1), Register.RSI);
         asm.Label(ref At(Place.Buffering));
         Load(Register.RDI, nameof(SyscallRing.BufferNext));
-        asm.lea(rcx, __[rdi + rdx]);
+        asm.lea(rcx, __[rdi + rdx + (2 * SyscallRing.SendHeader)]);
         asm.AddInstruction(Instruction.Create(Code.Cmp_r64_rm64, Register.RCX, Field(nameof(SyscallRing.BufferEnd))));
         asm.ja(At(Place.Full));
         // The kernel's half is no memory of the program's, though ring 3 could read it: the host says EFAULT.
@@ -227,10 +243,25 @@ internal sealed class SyscallStub
         asm.shr(rcx, KernelHalfShift);
         asm.cmp(ecx, (int)(Layout.KernelBase >> KernelHalfShift));
         asm.je(At(Place.Full));
+        var copy = asm.CreateLabel("syscall_copy");
+        var commit = asm.CreateLabel("syscall_commit");
+        LoadHalf(Register.R11D, nameof(SyscallRing.BufferHeader));
+        asm.test(r11d, r11d);
+        asm.je(copy);
+        LoadHalf(Register.ECX, nameof(SyscallRing.A0));
+        asm.mov(__dword_ptr[rdi], ecx);
+        asm.mov(__dword_ptr[rdi + 4], edx);
+        asm.add(rdi, r11);
+        asm.Label(ref copy);
         asm.mov(rcx, rdx);
         asm.cld();
         asm.Label(ref At(Place.Copy));
         asm.rep.movsb();
+        asm.test(r11d, r11d);
+        asm.je(commit);
+        asm.add(rdi, SyscallRing.SendHeader - 1);
+        asm.and(rdi, -SyscallRing.SendHeader);
+        asm.Label(ref commit);
         Store(nameof(SyscallRing.BufferNext), Register.RDI);
         asm.Label(ref At(Place.Committed));
         asm.mov(rax, rdx);

@@ -478,7 +478,7 @@ internal sealed unsafe class Vcpu
         if (Stubs.Syscall.Locate(rip) != StubPosition.Buffering)
             return false;
         if (failed)
-            Ring->BufferedDescriptor = -1;
+            Ring->ForgetBuffered((int)Ring->A0);
         LeaveSyscallStub(StubPosition.Buffering);
         return true;
     }

@@ -191,7 +191,7 @@ internal static class KernelImports
     internal static (byte[] Code, Dictionary<string, ulong> Symbols) Assemble(ulong address)
     {
         var asm = new Assembler(64);
-        var names = new[] { "privy_doorbell_host", "privy_copy_page", "privy_zero_page", "privy_pause" };
+        var names = new[] { "privy_doorbell_host", "privy_copy_page", "privy_zero_page", "privy_pause", "privy_timestamp" };
         var labels = names.Select(name => asm.CreateLabel(name)).ToArray();
 
         asm.Label(ref labels[0]);
@@ -212,6 +212,12 @@ internal static class KernelImports
 
         asm.Label(ref labels[3]);
         asm.pause();
+        asm.ret();
+
+        asm.Label(ref labels[4]);
+        asm.rdtsc();
+        asm.shl(rdx, 32);
+        asm.or(rax, rdx);
         asm.ret();
 
         using var stream = new MemoryStream();

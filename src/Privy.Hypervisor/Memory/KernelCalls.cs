@@ -11,6 +11,7 @@ internal sealed class KernelCalls(KernelImage image)
     private readonly ulong _protect = image.Symbol("privy_protect");
     private readonly ulong _prepareWrite = image.Symbol("privy_prepare_write");
     private readonly ulong _clearAccessed = image.Symbol("privy_clear_accessed");
+    private readonly ulong _forgetLinear = image.Symbol("privy_forget_linear");
     private readonly ulong _precopy = image.Symbol("privy_precopy");
     private readonly ulong _detach = image.Symbol("privy_detach");
 
@@ -29,6 +30,8 @@ internal sealed class KernelCalls(KernelImage image)
     internal long PrepareWrite(Vcpu vcpu, int space, ulong start, ulong end) => vcpu.CallKernel(_prepareWrite, (ulong)space, start, end);
 
     internal long ClearAccessed(Vcpu vcpu, int space) => vcpu.CallKernel(_clearAccessed, (ulong)space);
+
+    internal long ForgetLinear(Vcpu vcpu, int space) => vcpu.CallKernel(_forgetLinear, (ulong)space);
 
     internal long Precopy(Vcpu vcpu, ulong start, ulong end) => vcpu.CallKernel(_precopy, start, end);
 

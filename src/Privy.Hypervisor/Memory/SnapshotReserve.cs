@@ -5,8 +5,8 @@ using Privy.Kernel;
 namespace Privy.Hypervisor.Memory;
 
 /// <summary>
-/// Keeps host memory ready behind the table frames and pool frames that snapshots take, and gives back what lies behind tables of
-/// dropped trees and behind the pool when no snapshot is left. Used by one background thread.
+/// Keeps host memory ready behind the table frames that snapshots take, and gives back what lies behind tables of dropped trees and behind the
+/// pool when no snapshot is left. Used by one background thread.
 /// </summary>
 /// <remarks>
 /// Measured: a snapshot takes some 40 table frames, so each dozen snapshots would meet one 2 MB page that the host has yet to
@@ -22,20 +22,17 @@ internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
     // Kept while there is no snapshot, so that the next one's first writes find frames.
     private const ulong FramesKept = 16UL << 20;
 
-    // Kept ahead of writers: what they can copy while this thread waits for a processor.
-    private const ulong FramesAhead = 64UL << 20;
-
     // Tables this close to the end of the rotation may be taken again soon.
     private const ulong TrimMargin = 8192 * Layout.PageSize;
 
-    private const int ShortestRest = 2;
-    private const int LongestRest = 250;
+    private const int RestBetweenParts = 2;
+    private const int RestBesideSnapshots = 250;
     private const int LullBeforeGivingBack = 1000;
     private const ulong GivenBackAtOnce = 64UL << 20;
 
+    private readonly FrameReserve _frames = machine.Frames;
     private ulong _tablesReady;
     private ulong _lastTrimmed;
-    private ulong _lastNext;
     private bool _lull;
 
     /// <summary>How long the thread may wait for a fork before it calls <see cref="Tend"/>, in milliseconds; -1: for ever.</summary>
@@ -49,34 +46,32 @@ internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
         var share = forFirst ? 4UL : 1;
         var next = Volatile.Read(ref state->TableNext);
         var from = Math.Max(_tablesReady, next);
-        var to = Math.Min(LargePageUp(next + (TablesAhead / share)), state->TableEnd);
+        var to = Math.Min(FrameReserve.LargePageUp(next + (TablesAhead / share)), state->TableEnd);
         if (from < to)
         {
-            Touch(from, to - from);
+            HostMemory.Populate(from, to - from);
             _tablesReady = to;
         }
 
-        PopulateFrames(FramesKept / share);
+        _frames.Populate(FramesKept / share);
         // What the kernel keeps for each table lies in an array of 2 MB pages as well.
-        Touch((ulong)(state->TableLinks + ((next - state->TableStart) / Layout.PageSize)), TablesAhead / share / Layout.PageSize * sizeof(ulong));
+        HostMemory.Populate((ulong)(state->TableLinks + ((next - state->TableStart) / Layout.PageSize)), TablesAhead / share / Layout.PageSize * sizeof(ulong));
         state->AheadLimit = (aheadBytes ?? Spare() / 2) / Layout.PageSize;
         if (forFirst)
             return;
-        Rest = ShortestRest;
+        _frames.Begin();
+        Rest = RestBesideSnapshots;
         _lull = false;
     }
 
-    /// <summary>Keeps ahead of the writers while there are snapshots; later gives back what they needed.</summary>
+    /// <summary>Gives back what snapshots needed, some time after the last one has ended.</summary>
     internal void Tend()
     {
         var state = machine.State;
         if (Volatile.Read(ref state->ActiveMask) != 0)
         {
             _lull = false;
-            PopulateFrames(FramesAhead);
-            var next = Volatile.Read(ref state->PoolNext);
-            Rest = next != _lastNext ? ShortestRest : Math.Min(Rest * 2, LongestRest);
-            _lastNext = next;
+            Rest = RestBesideSnapshots;
         }
         else if (!_lull)
         {
@@ -85,7 +80,7 @@ internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
         }
         else
         {
-            Rest = GiveBack() ? ShortestRest : -1;
+            Rest = GiveBack() ? RestBetweenParts : -1;
         }
     }
 
@@ -152,35 +147,6 @@ internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
     private ulong Next(ulong table) =>
         machine.State->TableLinks[(table - machine.State->KernelPhysical + machine.State->KernelBase - machine.State->TableStart) / Layout.PageSize] & KernelState.TableLinkMask;
 
-    private void PopulateFrames(ulong ahead)
-    {
-        var state = machine.State;
-        for (; ; )
-        {
-            // Frames that were handed out have memory: by now, or by the copy that is on its way.
-            var from = Math.Max(Volatile.Read(ref state->PoolReady), Volatile.Read(ref state->PoolNext));
-            var to = Math.Min(LargePageUp(from + 1), state->PoolEnd);
-            if (from >= to || from >= Volatile.Read(ref state->PoolNext) + ahead || machine.Slots.Ensure(from) != 0)
-                return;
-            Touch((ulong)Machine.PoolHost(from), to - from);
-            // What the kernel keeps for each of them lies in an array of 2 MB pages as well.
-            Touch((ulong)(state->Frames + ((from - state->PoolStart) / Layout.PageSize)), (to - from) / Layout.PageSize * (ulong)sizeof(FrameInfo));
-            HostKernelLock.Acquire(state);
-            state->PoolReady = Math.Max(state->PoolReady, to);
-            HostKernelLock.Release(state);
-        }
-    }
-
-    private static void Touch(ulong address, ulong length)
-    {
-        const int populateWrite = 23;
-        var start = address & ~(Layout.PageSize - 1);
-        // Linux 5.14; without it the first touch does the work, later.
-        _ = HostMemory.Advise(start, (address + length - start + Layout.PageSize - 1) & ~(Layout.PageSize - 1), populateWrite);
-    }
-
     /// <summary>Memory that the system has to spare, not counting what the pool has already.</summary>
     private ulong Spare() => HostProcessMemory.Available() + (machine.State->PoolReady - machine.State->PoolStart);
-
-    private static ulong LargePageUp(ulong value) => (value + Layout.LargePageSize - 1) & ~(Layout.LargePageSize - 1);
 }

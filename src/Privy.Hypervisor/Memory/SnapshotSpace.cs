@@ -19,6 +19,7 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
     private readonly RangeSet _ownShared = new();
     private ulong _shootdownsSeen;
     private ulong _shootdownsWorthAFlush = FewestShootdowns;
+    private bool _readsCopied;
 
     internal SnapshotSpace(Machine machine, MainSpace main, AddressSpace parent, int index)
         : base(machine, index)
@@ -298,6 +299,8 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
     /// </remarks>
     internal void ForgetAccesses(Vcpu vcpu)
     {
+        if (!_readsCopied && Volatile.Read(ref Space->CopyReads) != 0)
+            _readsCopied = Machine.Kernel.ForgetLinear(vcpu, Index) == 0;
         var shootdowns = Volatile.Read(ref Machine.State->Shootdowns);
         if (shootdowns - _shootdownsSeen < _shootdownsWorthAFlush)
             return;

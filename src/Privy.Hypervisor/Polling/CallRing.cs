@@ -62,6 +62,9 @@ internal sealed unsafe class CallRing
 
     internal SyscallRing* Words { get; }
 
+    /// <summary>The writes that this thread puts off; null: none.</summary>
+    internal DeferredSends? Sends { get; set; }
+
     /// <summary>The host thread.</summary>
     internal int ThreadId { get; }
 
@@ -120,7 +123,7 @@ internal sealed unsafe class CallRing
     {
         var since = Volatile.Read(ref _outSince);
         var blocked = _blocked + (since != 0 && now - since > s_long ? now - since : 0);
-        var calls = _exits + Completed;
+        var calls = _exits + Completed + (Sends?.Made ?? 0);
         var rate = (calls - _periodCalls) / (double)Math.Max(1, length - (blocked - _periodBlocked));
         (_periodCalls, _periodBlocked) = (calls, blocked);
         if (Words->Mode != SyscallMode.Ring)

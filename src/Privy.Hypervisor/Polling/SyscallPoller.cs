@@ -50,6 +50,9 @@ internal sealed unsafe class SyscallPoller
     /// <summary>False where calls always leave the guest: with one processor, or where an exit is cheap.</summary>
     internal bool Usable { get; private set; }
 
+    /// <summary>The writes that the main process' first thread has put off; null: it puts none off.</summary>
+    internal DeferredSends? Sends { get; set; }
+
     /// <summary>Whether posted calls are looked for.</summary>
     internal bool Awake => Volatile.Read(ref *_asleep) == 0;
 
@@ -143,7 +146,13 @@ internal sealed unsafe class SyscallPoller
         return shortest;
     }
 
-    private void SetMode(CallRing ring) => Volatile.Write(ref ring.Words->Mode, Usable && Awake && !ring.Paused ? SyscallMode.Ring : SyscallMode.Local);
+    private void SetMode(CallRing ring)
+    {
+        var mode = Usable && Awake && !ring.Paused ? SyscallMode.Ring : SyscallMode.Local;
+        var before = Interlocked.Exchange(ref ring.Words->Mode, mode);
+        if (before == SyscallMode.Ring && mode != SyscallMode.Ring && ring.Sends is { } sends)
+            sends.Unwatched();
+    }
 
     private void Poll()
     {
@@ -165,6 +174,7 @@ internal sealed unsafe class SyscallPoller
 
             var now = Stopwatch.GetTimestamp();
             calls += served;
+            Sends?.Watch(now * (1_000_000_000 / Stopwatch.Frequency));
             // Whoever sends the program its requests may have no other processor: it runs while there is nothing to do here, not in the middle of a call.
             if (served == 0)
                 _ = HostSyscall.RawQuick(SyscallNumber.sched_yield);
@@ -191,7 +201,10 @@ internal sealed unsafe class SyscallPoller
         var words = ring.Words;
         if (Volatile.Read(ref words->State) != RingState.Posted || Interlocked.CompareExchange(ref words->State, RingState.Claimed, RingState.Posted) != RingState.Posted)
             return false;
-        var result = PolledCalls.Execute(_space, words);
+        var sends = Sends;
+        var result = sends is null || sends.Admits(words) ? PolledCalls.Execute(_space, words) : PolledCalls.Declined;
+        if (sends is not null && !sends.Answers(words, result))
+            result = PolledCalls.Declined;
         if (result == PolledCalls.Declined)
         {
             ring.Declined++;

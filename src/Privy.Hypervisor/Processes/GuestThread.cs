@@ -14,6 +14,8 @@ internal sealed unsafe partial class GuestThread
     private int _callsSinceFork;
     private CallRing? _ring;
     private WriteBehind? _writes;
+    private DeferredSends? _sends;
+    private bool _mayDeferSends;
     private bool _exited;
     private StartState? _start;
 
@@ -65,6 +67,7 @@ internal sealed unsafe partial class GuestThread
         {
             _ring = new CallRing(Process == Process.Table.Main ? Process.Table.Poller : null, Vcpu, Process.Id, ThreadId);
             _writes = Space.IsMain ? null : WriteBehind.For(this);
+            _mayDeferSends = Process == Process.Table.Main && ThreadId == Process.Id;
         }
     }
 
@@ -146,6 +149,8 @@ internal sealed unsafe partial class GuestThread
                 break;
             default:
                 _writes?.Flush();
+                _sends?.Flush();
+                (Space as SnapshotSpace)?.ForgetAccesses(Vcpu);
                 break;
         }
     }
@@ -158,8 +163,9 @@ internal sealed unsafe partial class GuestThread
         var arguments = new SyscallArguments(registers.Rdi, registers.Rsi, registers.Rdx, registers.R10, registers.R8, registers.R9);
         if (_callsSinceFork > 0 && --_callsSinceFork == 0)
             Machine.State->EarlyVcpu = 0;
+        Process.AwaitSeparation();
         BeginCall(number);
-        if (_writes is null || _writes.Before(number, arguments, out var result))
+        if (BeforeCall(number, arguments, out var result))
             result = SyscallDispatcher.Execute(this, number, arguments);
         _writes?.After(number, arguments, result);
         if (ThreadAttributes.IsChangedBy(number, arguments) && Process == Process.Table.Main)
@@ -169,11 +175,35 @@ internal sealed unsafe partial class GuestThread
         _ring?.Resumed();
     }
 
+    /// <summary>Makes the writes that were put off before this call. False: it has a result already.</summary>
+    private bool BeforeCall(long number, in SyscallArguments arguments, out long result)
+    {
+        result = 0;
+        if (_mayDeferSends)
+            BeginDeferringSends();
+        if (_writes is not null)
+            return _writes.Before(number, arguments, out result);
+        if (_sends is not null)
+            return _sends.Before(number, arguments, out result);
+        if (Space.IsMain)
+            Process.Table.Poller.Sends?.BeforeOther(number, arguments);
+        return true;
+    }
+
+    /// <summary>At the first call: only now is known how SYSCALL works here.</summary>
+    private void BeginDeferringSends()
+    {
+        _mayDeferSends = false;
+        _sends = DeferredSends.For(Vcpu, () => Process.IgnoredSignals.Contains(Signals.Signal.SIGPIPE));
+        _ring!.Sends = Process.Table.Poller.Sends = _sends;
+    }
+
     private void End()
     {
         // Whoever hears of the end by the word cleared next must not find the thread any more.
         Left = true;
         _writes?.Flush();
+        _sends?.Dispose();
         _ring?.Close();
         ThreadSignals.Exit();
         LeaveRobustMutexes();

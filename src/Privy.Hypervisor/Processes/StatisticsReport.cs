@@ -18,6 +18,7 @@ internal static unsafe class StatisticsReport
         Line("system calls without an exit", completed);
         Line("system calls handed back", declined);
         Line("system calls taken back", takenBack);
+        Line("writes put off", table.Poller.Sends?.Made ?? 0);
         Line("exits for faults and signals", exits.KernelExits);
         Line("exceptions", exits.Exceptions);
         Line("kernel calls", exits.KernelCalls);
@@ -27,6 +28,7 @@ internal static unsafe class StatisticsReport
         Line("page faults", (long)faults);
         Line("pages copied on write", (long)copies);
         Line("pages copied ahead of a write", (long)state->CopiedAhead);
+        Line("pages copied for a reader", (long)state->CopiedForReaders);
         Line("large pages restored", (long)state->Collapsed);
         Line("shootdowns", (long)state->Shootdowns);
         Line("shootdowns spared", (long)state->ShootdownsSpared);

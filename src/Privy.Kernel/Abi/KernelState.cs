@@ -80,6 +80,12 @@ public unsafe struct Space
     /// <summary>Start of the 512 GB of main that the view shows a part of.</summary>
     public ulong ViewOf;
 
+    /// <summary>Snapshots: how often one of its vCPUs had to be kicked so that main could write.</summary>
+    public ulong Shootdowns;
+
+    /// <summary>Snapshots: 1 when what they read is copied. The host then has the entries dropped that are there already.</summary>
+    public int CopyReads;
+
     /// <summary>Bit set of the vCPUs that run in this space; written by the host under the lock.</summary>
     public fixed ulong Vcpus[Layout.MaxVcpus / 64];
 }
@@ -269,6 +275,15 @@ public unsafe struct KernelState
     /// <summary>Addresses of pages that main wrote right after a snapshot.</summary>
     public fixed ulong EarlyPages[EarlyCapacity];
 
+    /// <summary>Most entries of <see cref="EarlyTouches"/>.</summary>
+    public const int EarlyTouchCapacity = 64;
+
+    /// <summary>Number of early touches.</summary>
+    public int EarlyTouchCount;
+
+    /// <summary>Addresses that main read right after a snapshot; bit 0 is set where it executed.</summary>
+    public fixed ulong EarlyTouches[EarlyTouchCapacity];
+
     /// <summary>Pages are copied ahead of main's writes while fewer frames than this are in use; 0: never. Written by the host.</summary>
     public ulong AheadLimit;
 
@@ -277,6 +292,21 @@ public unsafe struct KernelState
 
     /// <summary>How many more pages each fault under a page table copies ahead than the one before. Written by the host.</summary>
     public int AheadGrowth;
+
+    /// <summary>Pages that one fault copies ahead, at most, where the vCPU's faults are dense. Written by the host.</summary>
+    public int AheadDense;
+
+    /// <summary>Faults of a vCPU within <see cref="RateWindow"/> that count as dense; 0: none do. Written by the host.</summary>
+    public int RateDense;
+
+    /// <summary>Cycles of the timestamp counter. Written by the host.</summary>
+    public ulong RateWindow;
+
+    /// <summary>Shootdowns of a snapshot after which what it reads is copied; 0: never. Written by the host.</summary>
+    public ulong CopyReadsAfter;
+
+    /// <summary>Pages copied because a snapshot read there.</summary>
+    public ulong CopiedForReaders;
 
     /// <summary>Pages copied for snapshots before main wrote there.</summary>
     public ulong CopiedAhead;

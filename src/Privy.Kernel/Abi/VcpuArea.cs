@@ -100,6 +100,21 @@ public unsafe struct VcpuArea
 
     /// <summary>The kernel's own: how many pages the last fault copied, its own included.</summary>
     public int AroundCount;
+
+    /// <summary>The kernel's own: timestamp counter at the start of the present window of <see cref="KernelState.RateWindow"/>.</summary>
+    public ulong RateStart;
+
+    /// <summary>The kernel's own: copy-on-write faults in the present window.</summary>
+    public int RateNow;
+
+    /// <summary>The kernel's own: copy-on-write faults in the window right before it.</summary>
+    public int RateBefore;
+
+    /// <summary>The kernel's own: 1 when the host has no more memory ready for copies ahead, until the next fault.</summary>
+    public int NoReadyFrames;
+
+    /// <summary>The kernel's own: where to go on copying what a snapshot reads; 0: nowhere.</summary>
+    public ulong CopyReadsNext;
 }
 
 /// <summary>Values of <see cref="VcpuArea.FaultCode"/>; the first two are Linux's si_code of SIGSEGV.</summary>
@@ -145,6 +160,9 @@ public static class HostRequest
 
     /// <summary>The table frames are exhausted. Result: 0 when <see cref="KernelState.TableEnd"/> was raised, else negative errno.</summary>
     public const ulong NeedTables = 6;
+
+    /// <summary>No more frames have memory of the host ready behind them (<see cref="KernelState.PoolReady"/>). Result: 0 when there are some again, else negative errno.</summary>
+    public const ulong NeedReadyFrames = 7;
 }
 
 /// <summary>First argument of <see cref="HostRequest.Panic"/>.</summary>

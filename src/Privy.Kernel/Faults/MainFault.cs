@@ -14,11 +14,14 @@ internal static unsafe class MainFault
             return Outcome.Denied;
 
         Outcome outcome = FindEntry(k, v, main, vma, address, fetch, out ulong* directory, out ulong* page);
-        if (outcome != Outcome.Done || !write)
+        if (outcome != Outcome.Done)
             return outcome;
         ulong entry = page != null ? *page : *directory;
-        if ((entry & Entry.Writable) != 0)
+        if (!write || (entry & Entry.Writable) != 0)
+        {
+            EarlyTouches.Record(k, v, address, fetch);
             return Outcome.Done;
+        }
 
         if (!Rights.Shareable(k, vma))
         {

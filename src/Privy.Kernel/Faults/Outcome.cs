@@ -12,6 +12,9 @@ internal enum Outcome
     /// <summary>The frame pool is empty.</summary>
     NeedFrames,
 
+    /// <summary>No frame has memory of the host ready behind it.</summary>
+    NeedReadyFrames,
+
     /// <summary>The table frames are used up.</summary>
     NeedTables,
 

@@ -17,6 +17,7 @@ internal static unsafe class PageFaultHandler
         TrapFrame* trap = v->Trap;
         ulong address = trap->Cr2;
         v->Faults++;
+        v->NoReadyFrames = 0;
         if (trap->Rip >= k->KernelBase && trap->Rip < k->TableEnd && trap->Rip != v->CopyRip)
             HostCall.Panic(v, PanicCode.KernelFault, address);
         if ((trap->Error & ErrorReserved) != 0)
@@ -32,7 +33,10 @@ internal static unsafe class PageFaultHandler
             outcome = Resolve(k, v, v->Space, address, write, fetch, self: false, around: CopyAround.Adaptive);
             KernelLock.Exit(k);
             if (outcome == Outcome.Done)
+            {
+                ReaderCopies.Continue(k, v);
                 return 0;
+            }
             outcome = Retry.Help(v, outcome);
             if (outcome != Outcome.Done)
                 break;

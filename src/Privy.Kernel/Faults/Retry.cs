@@ -15,6 +15,11 @@ internal static unsafe class Retry
             case Outcome.NeedFrames:
                 result = HostCall.Request(v, HostRequest.NeedFrames, 0, 0);
                 break;
+            case Outcome.NeedReadyFrames:
+                // A copy ahead can be done without.
+                if (HostCall.Request(v, HostRequest.NeedReadyFrames, 0, 0) < 0)
+                    v->NoReadyFrames = 1;
+                return Outcome.Done;
             case Outcome.NeedTables:
                 result = HostCall.Request(v, HostRequest.NeedTables, 0, 0);
                 break;

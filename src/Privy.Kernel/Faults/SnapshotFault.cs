@@ -110,10 +110,13 @@ internal static unsafe class SnapshotFault
         Outcome outcome = Slots.Ensure(k, v, LinearMap.Physical(k, address));
         if (outcome != Outcome.Done)
             return outcome;
+        outcome = ReaderCopies.Resolve(k, v, space, vma, address, out bool copied);
+        if (outcome != Outcome.Done || copied)
+            return outcome;
         outcome = Walk.MakeDirectory(k, space, address, out ulong* directory, out bool fresh);
         if (outcome != Outcome.Done)
             return outcome;
-        if (fresh)
+        if (fresh && space->CopyReads == 0)
             Fill.WholeDirectory(k, space, directory, address);
         if (Walk.Read(directory) == 0)
         {

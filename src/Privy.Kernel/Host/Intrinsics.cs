@@ -22,4 +22,6 @@ public static unsafe class Intrinsics
     internal static void ZeroPage(void* destination) => new Span<byte>(destination, 4096).Clear();
 
     internal static void Pause() => Thread.SpinWait(1);
+
+    internal static ulong Timestamp() => (ulong)System.Diagnostics.Stopwatch.GetTimestamp();
 }

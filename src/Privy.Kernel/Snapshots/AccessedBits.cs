@@ -35,7 +35,7 @@ internal static unsafe class AccessedBits
         return cleared;
     }
 
-    private static bool OthersOutside(KernelState* k, VcpuArea* v, Space* space)
+    internal static bool OthersOutside(KernelState* k, VcpuArea* v, Space* space)
     {
         for (int i = 0; i < Layout.MaxVcpus; i++)
         {
@@ -64,8 +64,8 @@ internal static unsafe class AccessedBits
             // The vCPU may have come through the alias root: at the top A says nothing.
             if (level == 4 ? template[i] != 0 : (entry & Entry.Accessed) == 0)
                 continue;
-            // Private frames never move under the snapshot's feet: their preset A stays.
-            if ((entry & Entry.Private) != 0)
+            // The snapshot's own entries never move under its feet: their A stays.
+            if ((entry & Entry.Explicit) != 0)
                 continue;
             // Bit 7 has another meaning in the lowest tables.
             if (level > 1 && (entry & Entry.Large) == 0)

@@ -43,6 +43,8 @@ internal static unsafe class Shootdown
                 if (System.Threading.Volatile.Read(ref other->InGuest) == 0)
                     continue;
                 k->Shootdowns++;
+                if (space != k->Spaces)
+                    ReaderCopies.CountShootdown(k, space);
                 HostCall.Request(v, HostRequest.Kick, (ulong)index, 0);
             }
         }

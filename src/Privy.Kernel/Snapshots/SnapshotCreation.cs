@@ -25,7 +25,10 @@ internal static unsafe class SnapshotCreation
                 {
                     k->SnapshotsTaken++;
                     if (parentIndex == 0)
+                    {
+                        EarlyTouches.Fill(k, v, k->Spaces + result);
                         EarlyWrites.CopyAhead(k, v);
+                    }
                 }
             }
             KernelLock.Exit(k);
@@ -117,6 +120,8 @@ internal static unsafe class SnapshotCreation
     private static void Begin(KernelState* k, Space* space, Space* parent)
     {
         SetRoots(k, space);
+        space->Shootdowns = 0;
+        space->CopyReads = 0;
         for (int i = 0; i < Layout.MaxVcpus / 64; i++)
             space->Vcpus[i] = 0;
         // Whole pages: the arrays are page-aligned and a multiple of a page long.

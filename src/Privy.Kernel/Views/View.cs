@@ -160,6 +160,8 @@ internal static unsafe class View
     private static void Make(KernelState* k, int index, ulong start, ulong end)
     {
         Space* space = k->Spaces + index;
+        space->Shootdowns = 0;
+        space->CopyReads = 0;
         for (int i = 0; i < Layout.MaxVcpus / 64; i++)
             space->Vcpus[i] = 0;
         // No vCPU ever loads it, so it needs no second root.

@@ -13,6 +13,7 @@ public sealed class KernelImageTests
         ["privy_copy_page"] = 0x0800_0000_1040,
         ["privy_zero_page"] = 0x0800_0000_1080,
         ["privy_pause"] = 0x0800_0000_10c0,
+        ["privy_timestamp"] = 0x0800_0000_10e0,
     };
 
     [Theory]
@@ -24,6 +25,7 @@ public sealed class KernelImageTests
     [InlineData("privy_prepare_write")]
     [InlineData("privy_detach")]
     [InlineData("privy_clear_accessed")]
+    [InlineData("privy_forget_linear")]
     public void Exports_resolve_into_the_code(string name)
     {
         KernelImage image = KernelImage.Load(Address, Imports);

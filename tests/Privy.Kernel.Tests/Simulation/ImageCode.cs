@@ -32,6 +32,8 @@ internal sealed unsafe class ImageCode : KernelCode
             ["privy_zero_page"] = Stub(memory, 128, [0x31, 0xC0, 0xB9, 0, 2, 0, 0, 0xF3, 0x48, 0xAB, 0xC3]),
             // pause; ret
             ["privy_pause"] = Stub(memory, 192, [0xF3, 0x90, 0xC3]),
+            // rdtsc; shl rdx, 32; or rax, rdx; ret
+            ["privy_timestamp"] = Stub(memory, 224, [0x0F, 0x31, 0x48, 0xC1, 0xE2, 0x20, 0x48, 0x09, 0xD0, 0xC3]),
         };
         _image = KernelImage.Load((ulong)(memory + StubsSize), imports);
         _image.Bytes.CopyTo(new Span<byte>(memory + StubsSize, _image.Bytes.Length));
@@ -87,6 +89,8 @@ internal sealed unsafe class ImageCode : KernelCode
     public override long Release(VcpuArea* v, int space) => WithSpace("privy_release", v, space);
 
     public override long ClearAccessed(VcpuArea* v, int space) => WithSpace("privy_clear_accessed", v, space);
+
+    public override long ForgetLinear(VcpuArea* v, int space) => WithSpace("privy_forget_linear", v, space);
 
     public override long Unmap(VcpuArea* v, int space, ulong start, ulong end) => WithRange("privy_unmap", v, space, start, end);
 

@@ -21,6 +21,8 @@ internal abstract unsafe class KernelCode
 
     public abstract long ClearAccessed(VcpuArea* v, int space);
 
+    public abstract long ForgetLinear(VcpuArea* v, int space);
+
     public abstract long Precopy(VcpuArea* v, ulong start, ulong end);
 
     public abstract long TakeView(VcpuArea* v, ulong start, ulong end);
@@ -48,6 +50,8 @@ internal abstract unsafe class KernelCode
             KernelEntry.Detach(v, start, end, populated);
 
         public override long ClearAccessed(VcpuArea* v, int space) => KernelEntry.ClearAccessed(v, space);
+
+        public override long ForgetLinear(VcpuArea* v, int space) => KernelEntry.ForgetLinear(v, space);
 
         public override long Precopy(VcpuArea* v, ulong start, ulong end) => KernelEntry.Precopy(v, start, end);
 

@@ -158,6 +158,13 @@ internal sealed unsafe partial class Machine : IDisposable
                 Check(!HasSlot(area->RequestArg0), "NeedSlot for a slot that exists");
                 K->SlotBitmap[area->RequestArg0 >> 36] |= 1UL << (int)(area->RequestArg0 >> 30 & 63);
                 break;
+            case HostRequest.NeedReadyFrames:
+                Check(!locked, "NeedReadyFrames with the lock held");
+                if (K->PoolReady >= PoolStart + MaxFrames * 4096 || Random.Next(8) == 0)
+                    result = -12;
+                else
+                    K->PoolReady += (ulong)Random.Next(1, 400) * 4096;
+                break;
             case HostRequest.NeedFrames:
                 Check(!locked, "NeedFrames with the lock held");
                 if (FramesExhausted)

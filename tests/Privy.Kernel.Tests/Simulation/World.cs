@@ -47,7 +47,15 @@ internal sealed unsafe class World : IDisposable
             K->AheadLimit = (ulong)_random.Next(1, 3000);
             K->AheadMost = 1 << _random.Next(10);
             K->AheadGrowth = 1 << _random.Next(10);
+            K->AheadDense = 1 << _random.Next(10);
+            K->RateDense = 1 << _random.Next(10);
+            K->RateWindow = ulong.MaxValue / 4;
             K->PoolReady = ulong.MaxValue;
+            if (_random.Next(4) != 0)
+            {
+                K->CopyReadsAfter = (ulong)_random.Next(1, 3);
+                K->PoolReady = K->PoolStart + (ulong)_random.Next(3000) * Layout.PageSize;
+            }
         }
         _mainVcpus = Machine.Vcpus[..mainVcpus];
         foreach (Vcpu v in _mainVcpus)
@@ -186,6 +194,9 @@ internal sealed unsafe class World : IDisposable
                 break;
             case < 44:
                 Precopy();
+                break;
+            case < 46:
+                ForgetLinear();
                 break;
             default:
                 Touch();
@@ -703,6 +714,19 @@ internal sealed unsafe class World : IDisposable
         Note($"clear accessed {space.Index}");
         long result = CallOn(v, a => Machine.Code.ClearAccessed(a, space.Index));
         Machine.Check(result == 0 || (result > 0 && alone && v.Area->FlushPending == 1), "clear accessed");
+    }
+
+    private void ForgetLinear()
+    {
+        SpaceModel? space = AnyChild();
+        // The host asks only then; at other times it must do no harm either.
+        if (space == null || (K->Spaces[space.Index].CopyReads == 0 && _random.Next(8) != 0))
+            return;
+        Vcpu v = AnyOf(space);
+        bool alone = space.Vcpus.All(o => o == v || !o.InGuest);
+        Note($"forget linear {space.Index}");
+        long result = CallOn(v, a => Machine.Code.ForgetLinear(a, space.Index));
+        Machine.Check(result == 0 || (result == -16 && !alone), "forget linear");
     }
 
     /// <summary>The host reads a snapshot's memory by its tables.</summary>

@@ -1,0 +1,314 @@
+using Privy.Hypervisor.Boot;
+using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Syscalls;
+using Privy.Kernel;
+
+namespace Privy.Hypervisor.Polling;
+
+/// <summary>
+/// Collects the small writes of the program's first thread to its connections, so that many answers cost one exit: a server reads the requests that are there,
+/// answers each, and then waits for more. The system-call stub appends the writes to a buffer (<see cref="SyscallRing"/>); they are made, in order, at
+/// the thread's next call that could wait or that anybody could see.
+/// </summary>
+/// <remarks>
+/// <para>
+/// The thread's own processor makes them, in one go with the wait for more requests. By the polling thread they would be made on the processor that whoever sends
+/// the requests has for himself where there are two: it receives what is sent on a loopback connection as well.
+/// </para>
+/// <para>
+/// A connection is eligible once some writes to it have succeeded: a stream socket that does not wait, with SIGPIPE ignored. What its other end sees is what it would see
+/// of a kernel that is a little slower: a write that has succeeded is sent within <see cref="LongestDelay"/>, before any later call of this thread but a receiving one, and
+/// before any call of another thread on the same descriptor. If there is no room for all of it, <see cref="SendRemainders"/> has the rest. An error is
+/// reported by the next write, as by a kernel that has met it after the one before.
+/// </para>
+/// </remarks>
+internal sealed unsafe class DeferredSends : IDisposable
+{
+    private const ulong DontWait = 0x40, NoSignal = 0x4000; // MSG_*
+
+    // Writes that must have succeeded on a descriptor before it is looked at; and instead of a count: never.
+    private const byte Proven = 8, Never = 255;
+
+    // So few are made by the poller, at once: an exit costs as much as four.
+    private const int Few = 2;
+
+    /// <summary>How long a write may lie in the buffer while the thread computes, in nanoseconds.</summary>
+    internal const long LongestDelay = 200_000;
+
+    private readonly Vcpu _vcpu;
+    private readonly SyscallRing* _ring;
+    private readonly ulong _buffer;
+    private readonly Func<bool> _ignoresBrokenPipes;
+    private readonly byte[] _successes = new byte[SyscallRing.SendDescriptorCount];
+    private readonly Dictionary<int, int> _errors = [];
+    private readonly SendRemainders _remainders = new();
+    private long _pendingSince;
+    private bool _any;
+
+    private DeferredSends(Vcpu vcpu, ulong buffer, Func<bool> ignoresBrokenPipes)
+    {
+        _vcpu = vcpu;
+        _ring = vcpu.Ring;
+        _buffer = buffer;
+        _ignoresBrokenPipes = ignoresBrokenPipes;
+        _ring->BufferNext = buffer;
+        _ring->BufferEnd = buffer + Layout.WriteBufferSize;
+    }
+
+    /// <summary>For the first thread of the main process; null where the stub must not touch the program's memory (in ring 0), or there is no buffer.</summary>
+    internal static DeferredSends? For(Vcpu vcpu, Func<bool> ignoresBrokenPipes)
+    {
+        var index = vcpu.Area->Index;
+        return index >= Layout.WriteBuffers || vcpu.SyscallEntersRing0
+            ? null
+            : new DeferredSends(vcpu, Layout.KernelBase + Layout.WriteBufferOffset + ((ulong)index * Layout.WriteBufferSize), ignoresBrokenPipes);
+    }
+
+    /// <summary>Writes made so far.</summary>
+    internal long Made { get; private set; }
+
+    private bool Pending => Volatile.Read(ref _ring->BufferNext) != _buffer;
+
+    /// <summary>Makes the writes in the buffer. By the thread itself outside of the guest, or by the poller while the thread waits for it.</summary>
+    internal void Flush()
+    {
+        var end = _ring->BufferNext;
+        if (end == _buffer)
+            return;
+        for (var at = _buffer; at < end;)
+        {
+            var (descriptor, length) = (*(int*)at, *(uint*)(at + sizeof(int)));
+            Send(descriptor, at + SyscallRing.SendHeader, length);
+            at += SyscallRing.SendHeader + ((length + SyscallRing.SendHeader - 1) & ~(ulong)(SyscallRing.SendHeader - 1));
+            Made++;
+        }
+
+        Volatile.Write(ref _ring->BufferNext, _buffer);
+    }
+
+    /// <summary>Before a call of the thread is carried out by the thread. False: it has a result already.</summary>
+    internal bool Before(long number, in SyscallArguments arguments, out long result)
+    {
+        result = 0;
+        Flush();
+        if (!_any)
+            return true;
+        var descriptor = (int)arguments.A0;
+        switch (number)
+        {
+            case SyscallNumber.sendmsg or SyscallNumber.sendmmsg:
+                // It may hand a descriptor to another process, which may write there itself.
+                ForgetAll();
+                return BeforeWrite(descriptor, out result);
+            case SyscallNumber.write or SyscallNumber.writev or SyscallNumber.sendto or SyscallNumber.sendfile:
+                return BeforeWrite(descriptor, out result);
+            case SyscallNumber.shutdown when (int)arguments.A1 != 0 && _remainders.ShutDownWhenSent(descriptor):
+                Forget(descriptor);
+                return false;
+            case SyscallNumber.close:
+                Forget(descriptor);
+                _ = _errors.Remove(descriptor);
+                _remainders.Closed(descriptor);
+                break;
+            case SyscallNumber.dup2 or SyscallNumber.dup3:
+                Forget((int)arguments.A1);
+                _ = _errors.Remove((int)arguments.A1);
+                _remainders.Closed((int)arguments.A1);
+                break;
+            case SyscallNumber.fcntl or SyscallNumber.ioctl or SyscallNumber.setsockopt or SyscallNumber.shutdown or SyscallNumber.connect:
+                Forget(descriptor);
+                break;
+            case SyscallNumber.close_range or SyscallNumber.rt_sigaction or SyscallNumber.splice or SyscallNumber.tee or SyscallNumber.execve:
+                ForgetAll();
+                break;
+        }
+
+        return true;
+    }
+
+    /// <summary>Before a call of another thread of the process: what this thread has written to the same descriptor comes first.</summary>
+    internal void BeforeOther(long number, in SyscallArguments arguments)
+    {
+        if (!_any)
+            return;
+        if (number is SyscallNumber.close_range or SyscallNumber.sendmsg or SyscallNumber.sendmmsg or SyscallNumber.splice or SyscallNumber.tee or SyscallNumber.execve)
+            ForgetAll();
+        else if (IsDeferred(arguments.A0))
+            _ring->ForgetBuffered((int)arguments.A0);
+        else if (number is SyscallNumber.dup2 or SyscallNumber.dup3 && IsDeferred(arguments.A1))
+            _ring->ForgetBuffered((int)arguments.A1);
+        else
+            return;
+        // The stub may have looked at the descriptor's bit just before.
+        _vcpu.RequestExit();
+        var spinner = default(SpinWait);
+        while ((Pending || Volatile.Read(ref _vcpu.Area->InGuest) != 0) && (Volatile.Read(ref _vcpu.Area->ExitRequest) & ExitReason.Host) != 0)
+            spinner.SpinOnce();
+    }
+
+    /// <summary>
+    /// By the poller, which has claimed a call: whether it may make it. What is in the buffer comes first, unless the call only receives: few writes the
+    /// poller makes itself, more are left to the thread.
+    /// </summary>
+    internal bool Admits(SyscallRing* words)
+    {
+        if (words != _ring)
+            return !IsDeferred(words->A0);
+        if (words->Number is SyscallNumber.read or SyscallNumber.recvfrom or SyscallNumber.readv)
+            return true;
+        if (Pending)
+        {
+            if (!AreFew())
+                return false;
+            Flush();
+        }
+
+        // Errors and remainders are the thread's to deal with.
+        return _errors.Count == 0 && !_remainders.Any;
+    }
+
+    /// <summary>
+    /// By the poller, after a call: whether its result stands. A receiving call that has found nothing may have missed what the thread has sent to itself. Learns of
+    /// connections from writes that succeed.
+    /// </summary>
+    internal bool Answers(SyscallRing* words, long result)
+    {
+        if (result == -Errno.EAGAIN && words == _ring && Pending)
+            return false;
+        if (result >= 0)
+            Succeeded(words);
+        return true;
+    }
+
+    private void Succeeded(SyscallRing* words)
+    {
+        if (words != _ring || words->A0 >= SyscallRing.SendDescriptorCount || words->Number != SyscallNumber.write)
+            return;
+        ref var successes = ref _successes[words->A0];
+        if (successes < Proven && ++successes == Proven)
+            Consider((int)words->A0);
+    }
+
+    /// <summary>By the poller, now and then: a thread that computes is made to leave the guest, so that its writes are made.</summary>
+    /// <param name="now">Nanoseconds.</param>
+    internal void Watch(long now)
+    {
+        if (!Pending)
+        {
+            _pendingSince = 0;
+        }
+        else if (_pendingSince == 0)
+        {
+            _pendingSince = now;
+        }
+        else if (now - _pendingSince > LongestDelay)
+        {
+            _pendingSince = 0;
+            _vcpu.RequestExit();
+        }
+    }
+
+    /// <summary>By the poller, when the stub has been told to buffer no more: it may have looked just before, and nobody watches from now on.</summary>
+    internal void Unwatched()
+    {
+        if (_any)
+            _vcpu.RequestExit();
+    }
+
+    /// <summary>The thread ends; the process may go on.</summary>
+    public void Dispose()
+    {
+        Flush();
+        ForgetAll();
+        _remainders.Dispose();
+    }
+
+    private bool BeforeWrite(int descriptor, out long result)
+    {
+        result = 0;
+        if (_errors.Remove(descriptor, out var error))
+            result = -error;
+        else if (!_remainders.TrySend(descriptor))
+            result = -Errno.EAGAIN;
+        return result == 0;
+    }
+
+    private void Send(int descriptor, ulong address, uint length)
+    {
+        if (_remainders.TryAppend(descriptor, new ReadOnlySpan<byte>((void*)address, (int)length)))
+            return;
+        long result;
+        do
+            result = HostSyscall.Raw(SyscallNumber.sendto, (ulong)descriptor, address, length, DontWait | NoSignal);
+        while (result == -Errno.EINTR);
+        if (result == length)
+            return;
+        Forget(descriptor);
+        if (result is >= 0 or -Errno.EAGAIN)
+        {
+            _successes[descriptor] = Never;
+            var sent = (uint)Math.Max(0, result);
+            _remainders.Add(descriptor, new ReadOnlySpan<byte>((void*)(address + sent), (int)(length - sent)));
+        }
+        else
+        {
+            _errors[descriptor] = (int)-result;
+        }
+    }
+
+    private void Consider(int descriptor)
+    {
+        const ulong socketLevel = 1, type = 3, domain = 39, peerCredentials = 17;
+        const int stream = 1, local = 1, internet = 2, internet6 = 10;
+        const long nonBlocking = 0x800;
+        if (!_ignoresBrokenPipes() || !IsOption(type, stream) || !(IsOption(domain, internet) || IsOption(domain, internet6) || IsOption(domain, local)))
+            return;
+        var flags = HostSyscall.RawQuick(SyscallNumber.fcntl, (ulong)descriptor, 3);
+        if (flags < 0 || (flags & nonBlocking) == 0)
+            return;
+        // Who writes to himself finds at once what he wrote. What is left of that on the Internet's sockets, Answers sees to.
+        var peer = stackalloc int[3];
+        var peerLength = 3 * sizeof(int);
+        if (IsOption(domain, local) && (HostSyscall.RawQuick(SyscallNumber.getsockopt, (ulong)descriptor, socketLevel, peerCredentials, (ulong)peer, (ulong)&peerLength) != 0
+            || peer[0] == Environment.ProcessId))
+        {
+            return;
+        }
+
+        _any = true;
+        Interlocked.Or(ref _ring->SendDescriptors[descriptor / 32], 1U << (descriptor % 32));
+
+        bool IsOption(ulong option, int wanted)
+        {
+            var value = 0;
+            var length = sizeof(int);
+            return HostSyscall.RawQuick(SyscallNumber.getsockopt, (ulong)descriptor, socketLevel, option, (ulong)&value, (ulong)&length) == 0 && value == wanted;
+        }
+    }
+
+    private bool IsDeferred(ulong descriptor) =>
+        descriptor < SyscallRing.SendDescriptorCount && (Volatile.Read(ref _ring->SendDescriptors[descriptor / 32]) >> (int)(descriptor % 32) & 1) != 0;
+
+    private bool AreFew()
+    {
+        var end = _ring->BufferNext;
+        var at = _buffer;
+        for (var n = 0; n < Few && at < end; n++)
+            at += SyscallRing.SendHeader + ((*(uint*)(at + sizeof(int)) + SyscallRing.SendHeader - 1) & ~(ulong)(SyscallRing.SendHeader - 1));
+        return at >= end;
+    }
+
+    private void Forget(int descriptor)
+    {
+        if ((uint)descriptor >= SyscallRing.SendDescriptorCount)
+            return;
+        _ring->ForgetBuffered(descriptor);
+        _successes[descriptor] = 0;
+    }
+
+    private void ForgetAll()
+    {
+        for (var i = 0; i < SyscallRing.SendDescriptorCount; i++)
+            Forget(i);
+    }
+}
