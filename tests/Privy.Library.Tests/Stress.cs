@@ -15,7 +15,7 @@ internal sealed class Stress(int seed, TimeSpan duration)
     private const int Pairs = 512;
     private const int Length = 2 * Pairs * SnapshotRegion.PageSize;
 
-    private readonly CancellationTokenSource _end = new();
+    private volatile bool _over;
     private readonly List<(string Name, Func<long> Done)> _parts = [];
     private Exception? _failure;
 
@@ -42,7 +42,7 @@ internal sealed class Stress(int seed, TimeSpan duration)
         using (new Timer(_ => Interlocked.Increment(ref ticks), null, 1, 5))
         {
             var next = TimeSpan.FromSeconds(30);
-            while (!_end.IsCancellationRequested && Stopwatch.GetElapsedTime(begin) < duration)
+            while (Going && Stopwatch.GetElapsedTime(begin) < duration)
             {
                 Thread.Sleep(50);
                 if (Stopwatch.GetElapsedTime(begin) < next)
@@ -51,7 +51,7 @@ internal sealed class Stress(int seed, TimeSpan duration)
                 report(Text(begin));
             }
         }
-        _end.Cancel();
+        _over = true;
         threads.ForEach(t => t.Join());
         report(Text(begin));
         if (_failure is not null)
@@ -81,14 +81,14 @@ internal sealed class Stress(int seed, TimeSpan duration)
             catch (Exception e)
             {
                 Interlocked.CompareExchange(ref _failure, e, null);
-                _end.Cancel();
+                _over = true;
             }
         }) { Name = name };
         threads.Add(thread);
         thread.Start();
     }
 
-    private bool Going => !_end.IsCancellationRequested;
+    private bool Going => !_over;
 
     private static void Check(bool condition, string what)
     {

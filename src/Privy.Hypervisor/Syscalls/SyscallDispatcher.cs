@@ -1,6 +1,6 @@
-using Privy.Hypervisor.Processes;
 using System.Runtime.InteropServices;
 using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Processes;
 using static Privy.Hypervisor.Syscalls.SyscallNumber;
 
 namespace Privy.Hypervisor.Syscalls;
