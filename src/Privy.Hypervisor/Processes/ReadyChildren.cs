@@ -2,6 +2,7 @@ using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
 using Privy.Hypervisor.Syscalls;
+using Privy.Kvm;
 
 namespace Privy.Hypervisor.Processes;
 
@@ -39,7 +40,16 @@ internal sealed class ChildRunner
         var runner = new ChildRunner(machine);
         const int stackBytes = 512 * 1024;
         var thread = new Thread(runner.Main, stackBytes) { IsBackground = true, Name = "privy-child" };
-        thread.Start();
+        try
+        {
+            thread.Start();
+        }
+        catch (OutOfMemoryException)
+        {
+            machine.ReturnVcpu(runner.Vcpu);
+            throw;
+        }
+
         runner._known.Wait();
         return runner;
     }
@@ -155,10 +165,20 @@ internal sealed class ReadyChildren(Machine machine, SnapshotReserve reserve, Pr
                     continue;
             }
 
-            var made = ChildRunner.Create(machine);
-            // One more than is in use: making a vCPU while the program has just forked stalls the vCPUs that run, 10 ms seen.
-            if (round == 0)
-                machine.AddIdleVcpu();
+            ChildRunner made;
+            try
+            {
+                // One more than is in use: making a vCPU while the program has just forked stalls the vCPUs that run, 10 ms seen.
+                if (round == 0)
+                    machine.AddIdleVcpu();
+                made = ChildRunner.Create(machine);
+            }
+            catch (Exception e) when (e is KvmException or OutOfMemoryException)
+            {
+                // None is ready, then. The fork that wants one makes it, or tells the program.
+                continue;
+            }
+
             lock (_lock)
             {
                 if (!_diverged)
