@@ -54,6 +54,7 @@ internal static class Commands
         root.Subcommands.Add(DoctorCommand());
         root.Subcommands.Add(DemoCommandLine());
         root.Subcommands.Add(BenchCommand());
+        root.Subcommands.Add(SoakCommandLine());
         var version = new Command("version", "Print the version");
         version.SetAction(_ => Console.Out.WriteLine("privy " + Version()));
         root.Subcommands.Add(version);
@@ -115,7 +116,13 @@ internal static class Commands
             using var interruption = new Interruption();
             return Cancellable(interruption, () => IdleCommand.Run(result.GetValue(seconds), interruption.Token));
         });
-        var command = new Command("bench", "Run a benchmark, or all of them, and write a report with tables and pictures") { fork, idle };
+        var instructions = new Command("instructions", "Count instructions on stock KVM in an emulated machine (from the sources: ./privy bench instructions)") { TreatUnmatchedTokensAsErrors = false };
+        instructions.SetAction(_ =>
+        {
+            Terminal.Error("bench instructions runs from the sources: type ./privy bench instructions in a checkout");
+            return 1;
+        });
+        var command = new Command("bench", "Run a benchmark, or all of them, and write a report with tables and pictures") { fork, idle, instructions };
         foreach (var benchmark in BenchmarkCommands.Create(Interruptible)) command.Subcommands.Add(benchmark);
         return command;
 
@@ -124,6 +131,25 @@ internal static class Commands
             using var interruption = new Interruption();
             return Cancellable(interruption, () => work(interruption));
         }
+    }
+
+    private static Command SoakCommandLine()
+    {
+        var minutes = new Option<double>("--minutes") { Description = "How long the load lasts", HelpName = "N", DefaultValueFactory = _ => 30 };
+        minutes.Validators.Add(r => Check(r, r.GetValueOrDefault<double>() > 0, "--minutes: must be above 0"));
+        var data = new Option<long>("--data") { Description = "How much data the server holds [default: 64M]", HelpName = "SIZE", CustomParser = Size };
+        var rate = new Option<double>("--rate") { Description = "Requests per second", HelpName = "N", DefaultValueFactory = _ => 2000 };
+        rate.Validators.Add(r => Check(r, r.GetValueOrDefault<double>() > 0, "--rate: must be above 0"));
+        var seed = new Option<ulong>("--seed") { Description = "Seed of the load", HelpName = "S", DefaultValueFactory = _ => 1 };
+        var native = new Option<bool>("--native") { Description = "Without Privy, for comparison" };
+        var command = new Command("soak", "Redis under load with a BGSAVE each second, every RDB file checked: nothing may grow, get lost or be wrong") { minutes, data, rate, seed, native };
+        command.SetAction(result =>
+        {
+            using var interruption = new Interruption();
+            return Cancellable(interruption, () => SoakCommand.Run(
+                TimeSpan.FromMinutes(result.GetValue(minutes)), result.GetValue(data) is var size and > 0 ? size : 64 << 20, result.GetValue(rate), result.GetValue(seed), result.GetValue(native), interruption.Token));
+        });
+        return command;
     }
 
     private static int Cancellable(Interruption interruption, Func<int> work)

@@ -2,7 +2,7 @@ using System.Diagnostics;
 
 namespace Privy.Bench.Workloads;
 
-/// <summary>How long fork keeps its caller, and how long it takes to write-protect every page instead.</summary>
+/// <summary>How long fork keeps its caller, how long until a child that does nothing has ended, and how long it takes to write-protect every page instead.</summary>
 internal static unsafe class ForkTimes
 {
     // Between two snapshots a program writes; so the page tables are those of a program at work, not of one that only forks.
@@ -26,7 +26,10 @@ internal static unsafe class ForkTimes
             if (child == 0) Kernel.Exit();
             var end = Stopwatch.GetTimestamp();
             Kernel.Wait(child);
-            if (i >= 0) Workload.Result("fork", end - begin);
+            var gone = Stopwatch.GetTimestamp();
+            if (i < 0) continue;
+            Workload.Result("fork", end - begin);
+            Workload.Result("child", gone - begin);
         }
 
         if (arguments.Text("protect") != "yes") return;

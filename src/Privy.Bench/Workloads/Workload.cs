@@ -33,6 +33,9 @@ public static class Workload
                 case "syscall-costs":
                     SyscallCosts.Run(arguments);
                     break;
+                case "counted-loop":
+                    CountedLoop.Run();
+                    break;
                 case "elevated-loops":
                     ElevatedLoops.Run(arguments);
                     break;
