@@ -318,8 +318,9 @@ public sealed unsafe class Machine : IDisposable
     internal void KickAny(int number)
     {
         var count = Volatile.Read(ref _vcpuCount);
-        if (count != 0)
-            _vcpus[number % count]!.Kick();
+        // One at a time: kicks wait in a queue, which is the user's and short, while the vCPU's thread has no processor.
+        if (count != 0 && _vcpus[number % count] is { } vcpu && vcpu.Cpu.Run->ImmediateExit == 0)
+            vcpu.Kick();
     }
 
     /// <summary>Makes a vCPU flush its translations before it executes another instruction of the guest.</summary>
