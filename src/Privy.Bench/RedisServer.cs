@@ -50,6 +50,9 @@ public sealed partial class RedisServer : IDisposable
     /// <summary>The port it listens on, on the loopback address.</summary>
     public int Port { get; }
 
+    /// <summary>The server's own directory, where it writes its files.</summary>
+    public string DataDirectory => _directory.Path;
+
     /// <summary>The process (under Privy, the hypervisor's).</summary>
     public int ProcessId => _process.Id;
 

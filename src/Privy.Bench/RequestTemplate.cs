@@ -45,6 +45,9 @@ internal sealed class RequestTemplate
     /// <summary>The longest request.</summary>
     public int MaxLength => Math.Max(_set.Length, _get.Length);
 
+    /// <summary>What values are pieces of.</summary>
+    public ReadOnlySpan<byte> Pool => _pool;
+
     public int WriteSet(Span<byte> target, long key, ref FastRandom random)
     {
         _set.CopyTo(target);

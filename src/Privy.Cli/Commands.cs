@@ -54,6 +54,7 @@ internal static class Commands
         root.Subcommands.Add(DoctorCommand());
         root.Subcommands.Add(DemoCommandLine());
         root.Subcommands.Add(BenchCommand());
+        root.Subcommands.Add(SoakCommandLine());
         var version = new Command("version", "Print the version");
         version.SetAction(_ => Console.Out.WriteLine("privy " + Version()));
         root.Subcommands.Add(version);
@@ -130,6 +131,25 @@ internal static class Commands
             using var interruption = new Interruption();
             return Cancellable(interruption, () => work(interruption));
         }
+    }
+
+    private static Command SoakCommandLine()
+    {
+        var minutes = new Option<double>("--minutes") { Description = "How long the load lasts", HelpName = "N", DefaultValueFactory = _ => 30 };
+        minutes.Validators.Add(r => Check(r, r.GetValueOrDefault<double>() > 0, "--minutes: must be above 0"));
+        var data = new Option<long>("--data") { Description = "How much data the server holds [default: 64M]", HelpName = "SIZE", CustomParser = Size };
+        var rate = new Option<double>("--rate") { Description = "Requests per second", HelpName = "N", DefaultValueFactory = _ => 2000 };
+        rate.Validators.Add(r => Check(r, r.GetValueOrDefault<double>() > 0, "--rate: must be above 0"));
+        var seed = new Option<ulong>("--seed") { Description = "Seed of the load", HelpName = "S", DefaultValueFactory = _ => 1 };
+        var native = new Option<bool>("--native") { Description = "Without Privy, for comparison" };
+        var command = new Command("soak", "Redis under load with a BGSAVE each second, every RDB file checked: nothing may grow, get lost or be wrong") { minutes, data, rate, seed, native };
+        command.SetAction(result =>
+        {
+            using var interruption = new Interruption();
+            return Cancellable(interruption, () => SoakCommand.Run(
+                TimeSpan.FromMinutes(result.GetValue(minutes)), result.GetValue(data) is var size and > 0 ? size : 64 << 20, result.GetValue(rate), result.GetValue(seed), result.GetValue(native), interruption.Token));
+        });
+        return command;
     }
 
     private static int Cancellable(Interruption interruption, Func<int> work)

@@ -1,4 +1,5 @@
 using Privy.Hypervisor.Boot;
+using Privy.Hypervisor.Diagnostics;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
 using Privy.Hypervisor.Polling;
@@ -49,6 +50,7 @@ public static class PrivilegedProcess
         var program = ProgramResolver.Resolve(options.Program, options.ProgramName, ProgramBytes.HostArguments(options.Arguments));
         var memory = options.MemoryBytes is { } bytes ? (ulong)bytes : Machine.DefaultMemory;
         using var kvm = KvmSystem.Open();
+        FaultInjection.Initialize();
         var machine = Machine.Create(kvm, memory);
         var space = new MainSpace(machine, (ulong)(options.MemoryBytes ?? 0));
         var reserve = new SnapshotReserve(machine, (ulong?)options.PrecopyBytes);
@@ -91,9 +93,13 @@ public static class PrivilegedProcess
         SetThreadName(Path.GetFileName(program.Path));
         table.StandIns.Start();
         table.Ready.Start();
+        RandomKicks.Start(machine);
+        FaultInjection.Begin();
         thread.Run();
 
         table.WaitForEnd();
+        if (Canaries.FindDamage() is not 0 and var damage)
+            Defects.Die(new InvalidOperationException($"something was written to 0x{damage:x}, which is nobody's"));
         if (options.Stats)
             StatisticsReport.Print(table);
         var signal = main.WaitStatus & 0x7F;

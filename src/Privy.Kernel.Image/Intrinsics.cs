@@ -16,6 +16,12 @@ internal static unsafe class Intrinsics
     [MethodImpl(MethodImplOptions.InternalCall)]
     internal static extern void CopyPage(void* destination, void* source);
 
+    [RuntimeImport("*", "privy_try_copy_page")]
+    [MethodImpl(MethodImplOptions.InternalCall)]
+    private static extern ulong TryCopyPageCore(void* destination, void* source);
+
+    internal static bool TryCopyPage(void* destination, void* source) => TryCopyPageCore(destination, source) != 0;
+
     [RuntimeImport("*", "privy_zero_page")]
     [MethodImpl(MethodImplOptions.InternalCall)]
     internal static extern void ZeroPage(void* destination);

@@ -82,6 +82,13 @@ public sealed class ProgramTests
     public void A_program_that_dies_ends_like_natively(string name, int exitCode) =>
         Both.Run(TestPrograms.Build("faults"), [name], exitCode: exitCode);
 
+    [PrivyFact(Needs.Compiler)]
+    public void A_child_that_outlives_its_parent_sees_the_end_of_its_pipe()
+    {
+        var result = Both.Run(TestPrograms.Build("forks"), ["die_before_its_child"], exitCode: 3);
+        Assert.Equal("a child is left\nand sees the end\n", result.Text);
+    }
+
     /// <summary>The shell must see the same status, too: a crash may not become a stack trace of Privy.</summary>
     [PrivyFact(Needs.Compiler)]
     public void A_crash_prints_nothing_of_Privys_own()

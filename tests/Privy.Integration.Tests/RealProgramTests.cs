@@ -192,6 +192,12 @@ public sealed class RealProgramTests
     [InlineData(Native.SIGTERM, "TERM")]
     [InlineData(Native.SIGINT, "INT")]
     [InlineData(Native.SIGUSR1, "USR1")]
+    [InlineData(Native.SIGABRT, "ABRT")]
+    [InlineData(Native.SIGSEGV, "SEGV")]
+    [InlineData(Native.SIGBUS, "BUS")]
+    [InlineData(Native.SIGFPE, "FPE")]
+    [InlineData(Native.SIGILL, "ILL")]
+    [InlineData(Native.SIGTRAP, "TRAP")]
     public void External_signals_reach_the_handler(int signal, string name)
     {
         using var folder = new TemporaryFolder();
@@ -207,7 +213,7 @@ public sealed class RealProgramTests
     public void External_kill_without_a_handler_ends_it()
     {
         using var folder = new TemporaryFolder();
-        foreach (var (signal, expected) in new[] { (Native.SIGTERM, 143), (Native.SIGINT, 130), (Native.SIGKILL, 137) })
+        foreach (var (signal, expected) in new[] { (Native.SIGTERM, 143), (Native.SIGINT, 130), (Native.SIGKILL, 137), (Native.SIGABRT, 134), (Native.SIGSEGV, 139), (Native.SIGBUS, 135) })
         {
             using var run = new ProcessRun(Launcher.Command("/bin/sh", ["-c", "echo ready; exec sleep 60"]), folder);
             WaitFor(run, "ready");

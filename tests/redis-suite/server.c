@@ -4,11 +4,12 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 int main(int argc, char **argv)
 {
-    char **command = calloc((size_t)argc + 4, sizeof *command);
+    char **command = calloc((size_t)argc + 5, sizeof *command);
     if (!command)
         return 127;
     int n = 0;
@@ -18,6 +19,10 @@ int main(int argc, char **argv)
     command[n++] = SERVER;
     for (int i = 1; i < argc; i++)
         command[n++] = argv[i];
+    /* The server knows by its name that it is to be a Sentinel; here it is told. */
+    const char *name = strrchr(argv[0], '/');
+    if (strcmp(name ? name + 1 : argv[0], "redis-sentinel") == 0)
+        command[n++] = "--sentinel";
     execv(PRIVY, command);
     perror(PRIVY);
     return 127;

@@ -156,6 +156,9 @@ internal sealed class ElfImage
 
         if (loads == 0)
             throw Refuse(path, "is damaged: it has nothing to load");
+        // Started elsewhere it would natively die at once; here there is the guest's kernel.
+        if (!headers.Any(h => h.Type == LoadType && entry >= h.Address && entry < h.Address + h.MemorySize))
+            throw Refuse(path, "is damaged: its entry point lies outside of it");
         return new ElfImage(path, entry, type == 3, offset, headers) { Interpreter = interpreter };
     }
 

@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using Privy.Hypervisor.Diagnostics;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
 using Privy.Kernel;
@@ -64,6 +65,12 @@ public sealed unsafe class Machine : IDisposable
     /// <summary>The kernel image as loaded.</summary>
     public KernelImage Image { get; private set; } = null!;
 
+    /// <summary>The kernel's instruction that copies pages of the program, which need not exist.</summary>
+    internal ulong TryCopy { get; private set; }
+
+    /// <summary>Where the kernel goes on when a page did not.</summary>
+    internal ulong TryCopyFailed { get; private set; }
+
     /// <summary>The host's vDSO pages, mapped into the guest; null when there are none.</summary>
     internal Vdso? Vdso { get; private set; }
 
@@ -110,6 +117,7 @@ public sealed unsafe class Machine : IDisposable
             machine.HasFsGsBase |= entry is { Function: 7, Index: 0 } && (entry.Ebx & 1) != 0;
         machine.XsaveLength = machine.MeasureXsave();
         machine.Boot();
+        Canaries.Place([(Layout.KernelBase, Layout.KernelBase + map.KernelSize), (PoolVirtual, PoolVirtual + map.PoolSize), (Layout.WindowBase, Layout.WindowBase + map.WindowSize), (Layout.LargePageSize, Layout.LowWindowEnd)]);
         return machine;
     }
 
@@ -133,6 +141,8 @@ public sealed unsafe class Machine : IDisposable
     /// <summary>Takes an idle vCPU or makes a new one.</summary>
     internal Vcpu TakeVcpu()
     {
+        if (FaultInjection.Fails(FaultPoint.Vcpu))
+            throw new KvmException("a vCPU that is to fail", Errno.EAGAIN);
         lock (_lock)
         {
             if (_idle.TryPop(out var vcpu))
@@ -299,6 +309,18 @@ public sealed unsafe class Machine : IDisposable
         return (long)sum;
     }
 
+    /// <summary>Whether the program may have memory at an address. Nothing of the hypervisor's lies behind the end of such a range.</summary>
+    internal bool IsProgramAddress(ulong address) =>
+        LinearMap.Contains(State, address) || (Vdso is { } vdso && address >= vdso.Start && address < vdso.End);
+
+    /// <summary>Kicks one of the vCPUs, wherever it stands: a test of what follows.</summary>
+    internal void KickAny(int number)
+    {
+        var count = Volatile.Read(ref _vcpuCount);
+        if (count != 0)
+            _vcpus[number % count]!.Kick();
+    }
+
     /// <summary>Makes a vCPU flush its translations before it executes another instruction of the guest.</summary>
     internal void FlushVcpu(int index)
     {
@@ -321,7 +343,7 @@ public sealed unsafe class Machine : IDisposable
         state->PoolStart = Layout.PoolPhysical;
         state->PoolNext = Layout.PoolPhysical;
         state->PoolReady = Layout.PoolPhysical;
-        state->PoolEnd = Map.PoolEnd;
+        state->PoolEnd = FaultInjection.Frames == 0 ? Map.PoolEnd : Layout.PoolPhysical + (FaultInjection.Frames * Layout.PageSize);
         state->Epoch = 1;
         state->AheadGrowth = AheadGrowthParavirtual;
         state->AheadMost = AheadMost;
@@ -356,6 +378,7 @@ public sealed unsafe class Machine : IDisposable
     {
         var address = Layout.KernelBase + Layout.ImageOffset;
         var (code, symbols) = KernelImports.Assemble(address);
+        (TryCopy, TryCopyFailed) = (symbols[KernelImports.TryCopy], symbols[KernelImports.TryCopyFailed]);
         code.CopyTo(new Span<byte>((void*)address, code.Length));
         const ulong importsRoom = 0x1000;
         Image = KernelImage.Load(address + importsRoom, symbols);

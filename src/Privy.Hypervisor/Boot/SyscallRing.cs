@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Privy.Kernel;
 
 namespace Privy.Hypervisor.Boot;
 
@@ -34,11 +35,22 @@ internal static class RingState
     internal const int Declined = 4;
 }
 
+/// <summary>What was received ahead for a descriptor.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct Fetched
+{
+    /// <summary>Where the bytes are.</summary>
+    internal ulong Address;
+
+    /// <summary>How many; 0: none.</summary>
+    internal ulong Length;
+}
+
 /// <summary>
 /// The words by which a vCPU's system-call stub (<see cref="SyscallStub"/>) hands a call to a polling host thread without leaving the guest. Lies in
 /// the vCPU's area at <see cref="VcpuLayout.Ring"/>; what the two sides write often is on cache lines of its own.
 /// </summary>
-[StructLayout(LayoutKind.Explicit, Size = 0x380)]
+[StructLayout(LayoutKind.Explicit, Size = 0x580)]
 internal unsafe struct SyscallRing
 {
     /// <summary>A <see cref="SyscallMode"/>; written by the host.</summary>
@@ -70,6 +82,9 @@ internal unsafe struct SyscallRing
 
     /// <summary>Bytes before each buffered write: <see cref="SendHeader"/> for one to a socket, which says where to; 0 for one to <see cref="BufferedDescriptor"/>.</summary>
     [FieldOffset(0x38)] internal int BufferHeader;
+
+    /// <summary>1 while writes to <see cref="SendDescriptors"/> are buffered; written by the host.</summary>
+    [FieldOffset(0x3C)] internal int SendsOpen;
 
     /// <summary>Where the next buffered byte goes.</summary>
     [FieldOffset(0x28)] internal ulong BufferNext;
@@ -113,7 +128,10 @@ internal unsafe struct SyscallRing
     /// <summary>A bit for each call number that may be posted.</summary>
     [FieldOffset(0x100)] internal fixed ulong Numbers[8];
 
-    /// <summary>A bit for each descriptor whose writes are buffered while the mode is <see cref="SyscallMode.Ring"/>; written by the host.</summary>
+    /// <summary>A bit for each descriptor that the host has received for: a read takes those bytes, and the bit goes.</summary>
+    [FieldOffset(0x380)] internal fixed uint FetchedDescriptors[SendDescriptorCount / 32];
+
+    /// <summary>A bit for each descriptor whose writes are buffered while <see cref="SendsOpen"/>; written by the host.</summary>
     [FieldOffset(0x180)] internal fixed uint SendDescriptors[SendDescriptorCount / 32];
 
     /// <summary>Writes to a descriptor are not buffered any more.</summary>
@@ -123,6 +141,20 @@ internal unsafe struct SyscallRing
             BufferedDescriptor = -1;
         if ((uint)descriptor < SendDescriptorCount)
             Interlocked.And(ref SendDescriptors[descriptor / 32], ~(1U << (descriptor % 32)));
+    }
+
+    /// <summary>What was received for each descriptor; at the start of <see cref="Layout.ReadAheadOffset"/>.</summary>
+    internal static Fetched* FetchedOf(int descriptor) => (Fetched*)(Layout.KernelBase + Layout.ReadAheadOffset) + descriptor;
+
+    /// <summary>Takes back what a descriptor's next read would have taken.</summary>
+    internal void ForgetFetched(int descriptor)
+    {
+        if ((uint)descriptor >= SendDescriptorCount)
+            return;
+        // Only what has a length counts as read once the bit is gone.
+        if ((Volatile.Read(ref FetchedDescriptors[descriptor / 32]) >> (descriptor % 32) & 1) != 0)
+            FetchedOf(descriptor)->Length = 0;
+        Interlocked.And(ref FetchedDescriptors[descriptor / 32], ~(1U << (descriptor % 32)));
     }
 
     /// <summary>Descriptors that have a bit in <see cref="SendDescriptors"/>.</summary>

@@ -25,6 +25,9 @@ internal enum StubPosition
     /// <summary>A write is in the buffer: rdx is its result, the rest as in <see cref="Buffering"/>.</summary>
     Buffered,
 
+    /// <summary>A read has taken what was received ahead: the ring holds the result, rip, flags, and the program's rdi and rsi.</summary>
+    Fetched,
+
     /// <summary>The call will leave the guest; the ring holds number, rip and flags.</summary>
     Restoring,
 
@@ -74,6 +77,9 @@ internal sealed class SyscallStub
         Copy,
         Committed,
         Full,
+        Read,
+        Fetching,
+        Fetched,
         Yield,
         Zero,
         Tid,
@@ -112,8 +118,12 @@ internal sealed class SyscallStub
             return StubPosition.Done;
         if (rip <= this[Place.Buffering])
             return StubPosition.Begun;
-        if (rip < this[Place.Yield])
+        if (rip < this[Place.Read])
             return rip >= this[Place.Committed] && rip < this[Place.Full] ? StubPosition.Buffered : StubPosition.Buffering;
+        if (rip <= this[Place.Fetching])
+            return StubPosition.Begun;
+        if (rip < this[Place.Yield])
+            return rip >= this[Place.Fetched] ? StubPosition.Fetched : StubPosition.Buffering;
         // rax is the call's number until the instruction at one of these has been executed.
         if (rip <= this[Place.Zero] || rip == this[Place.Tid] || rip == this[Place.Pid])
             return StubPosition.Begun;
@@ -150,6 +160,8 @@ internal sealed class SyscallStub
         asm.je(At(Place.Yield));
         asm.cmp(eax, Write);
         asm.je(At(Place.Write));
+        asm.test(eax, eax);
+        asm.je(At(Place.Read));
         var ring = asm.CreateLabel("syscall_ring");
         asm.Label(ref ring);
         Compare(nameof(SyscallRing.Mode), SyscallMode.Ring);
@@ -223,8 +235,8 @@ internal sealed class SyscallStub
         asm.jae(ring);
         asm.AddInstruction(Instruction.Create(Code.Bt_rm32_r32, Field(nameof(SyscallRing.SendDescriptors)), Register.EDI));
         asm.jnc(ring);
-        Compare(nameof(SyscallRing.Mode), SyscallMode.Ring);
-        asm.jne(At(Place.Doorbell));
+        Compare(nameof(SyscallRing.SendsOpen), 0);
+        asm.je(ring);
         asm.cmp(rdx, SyscallRing.LongestBufferedWrite);
         asm.ja(ring);
         StoreHalf(nameof(SyscallRing.BufferHeader), SyscallRing.SendHeader);
@@ -257,8 +269,10 @@ internal sealed class SyscallStub
         asm.cld();
         asm.Label(ref At(Place.Copy));
         asm.rep.movsb();
-        asm.test(r11d, r11d);
-        asm.je(commit);
+        var taken = asm.CreateLabel("syscall_taken");
+        asm.cmp(r11d, SyscallRing.SendHeader);
+        asm.jb(commit);
+        asm.ja(taken);
         asm.add(rdi, SyscallRing.SendHeader - 1);
         asm.and(rdi, -SyscallRing.SendHeader);
         asm.Label(ref commit);
@@ -275,6 +289,50 @@ internal sealed class SyscallStub
         Load(Register.RCX, nameof(SyscallRing.Rip));
         Load(Register.R11, nameof(SyscallRing.Flags));
         asm.jmp(At(Place.Doorbell));
+
+        // A read of what was received ahead (Polling/ReadAhead.cs). The copy is the instruction above: the program's page may fault.
+        const int isRead = 2 * SyscallRing.SendHeader;
+        asm.Label(ref At(Place.Read));
+        asm.cmp(edi, SyscallRing.SendDescriptorCount);
+        asm.jae(ring);
+        asm.AddInstruction(Instruction.Create(Code.Bt_rm32_r32, Field(nameof(SyscallRing.FetchedDescriptors)), Register.EDI));
+        asm.jnc(ring);
+        Store(nameof(SyscallRing.Rip), Register.RCX);
+        Store(nameof(SyscallRing.Flags), Register.R11);
+        Store(nameof(SyscallRing.A0), Register.RDI);
+        Store(nameof(SyscallRing.A1), Register.RSI);
+        asm.Label(ref At(Place.Fetching));
+        asm.mov(rcx, Layout.KernelBase + Layout.ReadAheadOffset);
+        asm.mov(r11d, edi);
+        asm.shl(r11d, 4);
+        asm.add(rcx, r11);
+        asm.mov(r11, __qword_ptr[rcx + 8]);
+        // Less than there is, or an address of the kernel's half: the host's work.
+        asm.cmp(rdx, r11);
+        asm.jb(At(Place.Full));
+        Store(nameof(SyscallRing.Result), Register.R11);
+        asm.mov(r11, rsi);
+        asm.shr(r11, KernelHalfShift);
+        asm.cmp(r11d, (int)(Layout.KernelBase >> KernelHalfShift));
+        asm.je(At(Place.Full));
+        asm.mov(rdi, rsi);
+        asm.mov(rsi, __qword_ptr[rcx]);
+        Load(Register.RCX, nameof(SyscallRing.Result));
+        asm.mov(r11d, isRead);
+        asm.cld();
+        asm.jmp(At(Place.Copy));
+        asm.Label(ref taken);
+        LoadHalf(Register.EDI, nameof(SyscallRing.A0));
+        var take = Instruction.Create(Code.Btr_rm32_r32, Field(nameof(SyscallRing.FetchedDescriptors)), Register.EDI);
+        take.HasLockPrefix = true;
+        asm.AddInstruction(take);
+        asm.Label(ref At(Place.Fetched));
+        Load(Register.RAX, nameof(SyscallRing.Result));
+        Load(Register.RDI, nameof(SyscallRing.A0));
+        Load(Register.RSI, nameof(SyscallRing.A1));
+        Load(Register.RCX, nameof(SyscallRing.Rip));
+        Load(Register.R11, nameof(SyscallRing.Flags));
+        asm.jmp(At(Place.Leave));
 
         asm.Label(ref At(Place.Yield));
         asm.AddInstruction(Instruction.Create(Code.Dec_rm32, Field(nameof(SyscallRing.YieldsLeft))));

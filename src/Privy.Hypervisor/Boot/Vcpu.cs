@@ -1,3 +1,4 @@
+using Privy.Hypervisor.Diagnostics;
 using Privy.Hypervisor.Host;
 using Privy.Kernel;
 using Privy.Kvm;
@@ -193,6 +194,8 @@ internal sealed unsafe class Vcpu
                         return VcpuExit.HostFault;
                     }
 
+                    if (errno == Errno.EFAULT && SkipFailedCopy())
+                        continue;
                     throw Defect($"KVM_RUN failed with errno {errno}");
                 }
 
@@ -254,6 +257,8 @@ internal sealed unsafe class Vcpu
             TryEnter(out var errno);
             if (errno is Errno.EINTR or Errno.EAGAIN || (errno == 0 && Cpu.Run->ExitReason == KvmExit.Interrupted))
                 continue;
+            if (errno == Errno.EFAULT && SkipFailedCopy())
+                continue;
             if (errno != 0)
                 throw Defect($"KVM_RUN failed with errno {errno} in a kernel call");
             switch (Doorbell(Cpu.Run))
@@ -275,6 +280,19 @@ internal sealed unsafe class Vcpu
 
     internal bool InKernel(ulong rip) => rip - Layout.KernelBase < _machine.Map.KernelSize;
 
+    /// <summary>
+    /// The kernel copies a page of the program that the host has no memory for (a file cut short under its mapping): its copy has failed,
+    /// and the kernel goes on with that.
+    /// </summary>
+    private bool SkipFailedCopy()
+    {
+        if (Cpu.Registers.Rip != _machine.TryCopy)
+            return false;
+        Cpu.Registers.Rip = _machine.TryCopyFailed;
+        Cpu.MarkRegistersDirty();
+        return true;
+    }
+
     private bool TryEnter(out int errno)
     {
         errno = 0;
@@ -292,6 +310,8 @@ internal sealed unsafe class Vcpu
         var root = Area->Space == Layout.NoSpace ? _machine.State->TemplateRoot : _machine.State->Spaces[Area->Space].Root;
         if (Volatile.Read(ref Area->FlushPending) != 0 || Area->LoadedRoot != root)
             LoadRoot(root);
+        if (FaultInjection.Fails(FaultPoint.Entry))
+            run->ImmediateExit = 1;
         Log.Enter(run->Registers.Rip);
         errno = Cpu.Enter();
         Volatile.Write(ref Area->InGuest, 0);
@@ -446,6 +466,9 @@ internal sealed unsafe class Vcpu
             case StubPosition.Buffered:
                 (rip, flags, rdi, rsi, result) = (Ring->Rip, Ring->Flags, Ring->A0, Ring->A1, registers.Rdx);
                 break;
+            case StubPosition.Fetched:
+                (rip, flags, rdi, rsi, result) = (Ring->Rip, Ring->Flags, Ring->A0, Ring->A1, (ulong)Ring->Result);
+                break;
             case StubPosition.Done:
                 (rip, flags, result) = (Ring->Rip, Ring->Flags, (ulong)Ring->Result);
                 break;
@@ -478,7 +501,11 @@ internal sealed unsafe class Vcpu
         if (Stubs.Syscall.Locate(rip) != StubPosition.Buffering)
             return false;
         if (failed)
+        {
             Ring->ForgetBuffered((int)Ring->A0);
+            Ring->ForgetFetched((int)Ring->A0);
+        }
+
         LeaveSyscallStub(StubPosition.Buffering);
         return true;
     }

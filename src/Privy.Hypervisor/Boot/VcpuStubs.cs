@@ -188,10 +188,16 @@ internal sealed class VcpuStubs
 /// <summary>The kernel image's imports: what C# cannot express. One copy for all vCPUs.</summary>
 internal static class KernelImports
 {
+    /// <summary>The one instruction of the kernel that may touch memory the host cannot supply.</summary>
+    internal const string TryCopy = "try_copy";
+
+    /// <summary>Where the vCPU goes on when it could not.</summary>
+    internal const string TryCopyFailed = "try_copy_failed";
+
     internal static (byte[] Code, Dictionary<string, ulong> Symbols) Assemble(ulong address)
     {
         var asm = new Assembler(64);
-        var names = new[] { "privy_doorbell_host", "privy_copy_page", "privy_zero_page", "privy_pause", "privy_timestamp" };
+        var names = new[] { "privy_doorbell_host", "privy_copy_page", "privy_zero_page", "privy_pause", "privy_try_copy_page", TryCopy, TryCopyFailed, "privy_timestamp" };
         var labels = names.Select(name => asm.CreateLabel(name)).ToArray();
 
         asm.Label(ref labels[0]);
@@ -214,7 +220,18 @@ internal static class KernelImports
         asm.pause();
         asm.ret();
 
+        // Its result is 1, or 0 when the host found KVM_RUN to fail at the copy (Vcpu.SkipFailedCopy).
         asm.Label(ref labels[4]);
+        asm.mov(ecx, 512);
+        asm.Label(ref labels[5]);
+        asm.rep.movsq();
+        asm.mov(eax, 1);
+        asm.ret();
+        asm.Label(ref labels[6]);
+        asm.xor(eax, eax);
+        asm.ret();
+
+        asm.Label(ref labels[7]);
         asm.rdtsc();
         asm.shl(rdx, 32);
         asm.or(rax, rdx);

@@ -29,12 +29,20 @@ public static unsafe class HostSignals
     private const int Slots = 256, SlotShift = 8;
     private const int HeadOffset = 0, OverflowOffset = 8, OneOffset = 16, EventOffset = 24, SlotsOffset = 256;
 
+    // Before the slots: what the host itself does with the signals of faults, by number (0 to 11).
+    private const int OwnHandlersOffset = 32;
+
+    // siginfo_t: si_code, si_pid of a signal that a process has sent.
+    private const int SiCode = 8, SiProcess = 16;
+
     private static readonly int[] Terminal =
         [Signal.SIGHUP, Signal.SIGINT, Signal.SIGQUIT, Signal.SIGTERM, Signal.SIGCHLD, Signal.SIGCONT, Signal.SIGTSTP, Signal.SIGTTIN, Signal.SIGTTOU, Signal.SIGWINCH];
 
+    private static readonly KernelSigaction[] OwnActions = new KernelSigaction[Signal.SIGSEGV + 1];
+
     private static readonly Lock Gate = new();
     private static byte* s_ring;
-    private static ulong s_handler, s_restorer;
+    private static ulong s_handler, s_faultHandler, s_restorer;
     private static ulong s_tail, s_dispatched, s_forwarded;
     private static bool s_initialized;
 
@@ -90,6 +98,12 @@ public static unsafe class HostSignals
             *(ulong*)(ring + OneOffset) = 1;
             EventDescriptor = Kvm.OwnDescriptors.Adopt((int)HostSyscall.Checked(HostSyscall.RawQuick(HostCallNumber.Eventfd2, 0, 0x80000), "eventfd2", "EFD_CLOEXEC"));
             *(int*)(ring + EventOffset) = EventDescriptor;
+            for (int signal = 1; signal < OwnActions.Length; signal++)
+                if (IsFault(signal))
+                {
+                    OwnActions[signal] = KernelSigaction.Get(signal);
+                    *(ulong*)(ring + OwnHandlersOffset + (signal * 8)) = OwnActions[signal].Handler;
+                }
             s_ring = ring;
             AssembleHandler();
         }
@@ -98,20 +112,30 @@ public static unsafe class HostSignals
 
     /// <summary>True for a signal whose host disposition may be changed: not those with which the runtime, libc and the hypervisor work themselves.</summary>
     public static bool IsConfigurable(int signal) => signal is >= 1 and <= Signal.Count
-        && signal is not (Signal.SIGKILL or Signal.SIGSTOP or Signal.SIGSEGV or Signal.SIGFPE or Signal.SIGILL or Signal.SIGBUS or Signal.SIGTRAP or Signal.SIGABRT or Signal.SIGPIPE)
+        && signal is not (Signal.SIGKILL or Signal.SIGSTOP or Signal.SIGPIPE)
         && signal is not (32 or 33 or 34 or SafeSyscall.KickSignal);
+
+    /// <summary>
+    /// True for a signal that the host process can also get for what it does itself: a fault of the runtime's code or of the hypervisor's, an <c>abort</c>. That
+    /// one is never the program's; another process may send the same signal, and that one is.
+    /// </summary>
+    private static bool IsFault(int signal) =>
+        signal is Signal.SIGSEGV or Signal.SIGFPE or Signal.SIGILL or Signal.SIGBUS or Signal.SIGTRAP or Signal.SIGABRT;
 
     /// <summary>Sets what the host does with a signal. False for a signal that is not <see cref="IsConfigurable"/>.</summary>
     public static bool SetDisposition(int signal, HostDisposition disposition)
     {
         if (!IsConfigurable(signal))
             return false;
+        bool fault = IsFault(signal);
+        if (fault && disposition == HostDisposition.Ignore)
+            disposition = HostDisposition.Forward; // The host's own must not be ignored; the program ignores what reaches it.
         ulong bit = 1UL << (signal - 1);
         _ = disposition == HostDisposition.Forward ? Interlocked.Or(ref s_forwarded, bit) : Interlocked.And(ref s_forwarded, ~bit);
         switch (disposition)
         {
             case HostDisposition.Default:
-                KernelSigaction.Set(signal, default);
+                KernelSigaction.Set(signal, fault ? OwnActions[signal] : default);
                 break;
             case HostDisposition.Ignore:
                 KernelSigaction.Set(signal, new KernelSigaction { Handler = KernelSigaction.Ignore });
@@ -119,13 +143,13 @@ public static unsafe class HostSignals
             case HostDisposition.Forward:
                 if (s_ring == null)
                     throw new InvalidOperationException("HostSignals.Start comes first.");
-                // SA_RESTART: the thread it happens to hit has nothing to do with it. Everything is blocked in the handler, so that a kick is
-                // delivered after it, where it sees the true program counter.
-                KernelSigaction.Set(signal, new KernelSigaction
+                KernelSigaction.Set(signal, fault ? ForFault(OwnActions[signal]) : new KernelSigaction
                 {
                     Handler = s_handler,
                     Flags = KernelSigaction.SaSiginfo | KernelSigaction.SaOnstack | KernelSigaction.SaRestart | KernelSigaction.SaRestorer,
                     Restorer = s_restorer,
+                    // SA_RESTART: the thread it happens to hit has nothing to do with it. Everything is blocked in the handler, so that a kick is
+                    // delivered after it, where it sees the true program counter.
                     Mask = ulong.MaxValue,
                 });
                 break;
@@ -180,10 +204,56 @@ public static unsafe class HostSignals
         HostSyscall.Raw(231, (ulong)(128 + signal));
     }
 
+    /// <summary>
+    /// The action for a signal of faults, with the stack and the mask of the one that was there before: the runtime's handler may never return, but go on in
+    /// the code that catches the exception. (A kick that hits this handler is repeated: <see cref="SafeSyscall"/>.)
+    /// </summary>
+    private static KernelSigaction ForFault(KernelSigaction own) => own with
+    {
+        Handler = s_faultHandler,
+        Flags = own.Flags & KernelSigaction.SaOnstack | KernelSigaction.SaSiginfo | KernelSigaction.SaRestart | KernelSigaction.SaRestorer,
+        Restorer = s_restorer,
+    };
+
     private static void AssembleHandler()
     {
         var c = new Assembler(64);
         Label handler = c.CreateLabel(), retry = c.CreateLabel(), full = c.CreateLabel(), wake = c.CreateLabel(), restorer = c.CreateLabel();
+        Label faultHandler = c.CreateLabel(), own = c.CreateLabel(), byDefault = c.CreateLabel();
+
+        // The same for the signals of faults. What another process has sent is the program's; the rest goes to the handler that was there before, with all
+        // its arguments.
+        c.Label(ref faultHandler);
+        c.cmp(__dword_ptr[rsi + SiCode], 0);
+        c.jg(own); // si_code above 0: from the kernel.
+        c.cmp(__dword_ptr[rsi + SiProcess], Environment.ProcessId);
+        c.jne(handler);
+        c.Label(ref own);
+        c.mov(r8, (ulong)s_ring);
+        c.mov(eax, edi);
+        c.mov(rax, __qword_ptr[r8 + rax * 8 + OwnHandlersOffset]);
+        c.cmp(rax, (int)KernelSigaction.Ignore);
+        c.jbe(byDefault);
+        c.jmp(rax);
+        // There was none: the default, which ends the process by the same signal as soon as this handler lets it through.
+        c.Label(ref byDefault);
+        c.mov(r9d, edi);
+        c.push(0); // struct sigaction: handler, flags, restorer, mask
+        c.push(0);
+        c.push(0);
+        c.push(0);
+        c.mov(rsi, rsp);
+        c.xor(edx, edx);
+        c.mov(r10d, 8);
+        c.mov(eax, (int)HostCallNumber.RtSigaction);
+        c.syscall();
+        c.mov(edi, Environment.ProcessId);
+        c.mov(esi, r9d);
+        c.mov(eax, (int)HostCallNumber.Kill);
+        c.syscall();
+        c.add(rsp, 32);
+        c.ret();
+
         // void handler(int signal, siginfo_t* info, ucontext_t* context)
         c.Label(ref handler);
         c.mov(edx, edi);
@@ -221,6 +291,7 @@ public static unsafe class HostSignals
         c.syscall();
         AssemblerResult result = HostCode.Assemble(c);
         s_handler = result.GetLabelRIP(handler);
+        s_faultHandler = result.GetLabelRIP(faultHandler);
         s_restorer = result.GetLabelRIP(restorer);
     }
 

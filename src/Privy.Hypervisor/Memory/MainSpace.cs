@@ -1,4 +1,5 @@
 using Privy.Hypervisor.Boot;
+using Privy.Hypervisor.Diagnostics;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Syscalls;
 using Privy.Kernel;
@@ -86,7 +87,8 @@ internal sealed unsafe class MainSpace : AddressSpace
                     return -Errno.EEXIST;
                 if (TakesSharedMemoryFromSnapshot(address, address + length))
                     return -Errno.ENOMEM;
-                Displace(vcpu, address, address + length);
+                if (!TryDisplace(vcpu, address, address + length))
+                    return -Errno.ENOMEM;
             }
             else
             {
@@ -105,7 +107,9 @@ internal sealed unsafe class MainSpace : AddressSpace
             if (shared && (protection & PROT_EXEC) != 0)
                 hostProtection |= PROT_READ;
             var hostFlags = (flags & passedOn) | MAP_FIXED | (hostNone ? MAP_NORESERVE : 0);
-            var result = HostMemory.Map(address, length, hostProtection, hostFlags, anonymous ? -1 : descriptor, offset);
+            var result = FaultInjection.Fails(FaultPoint.Mapping)
+                ? -Errno.ENOMEM
+                : HostMemory.Map(address, length, hostProtection, hostFlags, anonymous ? -1 : descriptor, offset);
             if (result < 0)
                 return result;
             if (anonymous && length >= Layout.LargePageSize && (flags & 0x20000 /* MAP_STACK */) == 0)
@@ -149,7 +153,8 @@ internal sealed unsafe class MainSpace : AddressSpace
                 return -Errno.EINVAL;
             if (address == 0 || TakesSharedMemoryFromSnapshot(address, address + length))
                 return -Errno.ENOMEM;
-            Displace(vcpu, address, address + length);
+            if (!TryDisplace(vcpu, address, address + length))
+                return -Errno.ENOMEM;
             // The window's reservation is what it replaces, even where the program has nothing.
             var result = HostSyscall.Raw(SyscallNumber.shmat, (ulong)segment, address, (ulong)(flags | remap) & ~(ulong)round);
             if (result < 0)
@@ -297,9 +302,9 @@ internal sealed unsafe class MainSpace : AddressSpace
                 return -Errno.ENOMEM;
             if (fixedAddress && TakesSharedMemoryFromSnapshot(newAddress, newAddress + newLength))
                 return -Errno.ENOMEM;
-            if (fixedAddress)
-                Displace(vcpu, newAddress, newAddress + newLength);
-            else if ((newAddress = Choose(0, newLength, anonymous: true)) == 0)
+            if (fixedAddress && !TryDisplace(vcpu, newAddress, newAddress + newLength))
+                return -Errno.ENOMEM;
+            if (!fixedAddress && (newAddress = Choose(0, newLength, anonymous: true)) == 0)
                 return -Errno.ENOMEM;
             if (newLength < oldLength)
             {
@@ -313,10 +318,13 @@ internal sealed unsafe class MainSpace : AddressSpace
             if (TakesSharedMemoryFromSnapshot(address, oldEnd))
                 return -Errno.ENOMEM;
             // Snapshots keep the bytes at the old addresses, which the host is about to take away.
-            Displace(vcpu, address, oldEnd);
+            if (!TryDisplace(vcpu, address, oldEnd))
+                return -Errno.ENOMEM;
             _ = Mappings.Remove(address, oldEnd);
             DropEntries(vcpu, address, oldEnd);
-            var moved = HostMemory.Remap(address, oldLength, newLength, MREMAP_MAYMOVE | MREMAP_FIXED, newAddress);
+            var moved = FaultInjection.Fails(FaultPoint.Mapping)
+                ? -Errno.ENOMEM
+                : HostMemory.Remap(address, oldLength, newLength, MREMAP_MAYMOVE | MREMAP_FIXED, newAddress);
             if (moved < 0)
             {
                 _ = Mappings.Replace(vma with { Start = address, End = oldEnd });
@@ -350,7 +358,8 @@ internal sealed unsafe class MainSpace : AddressSpace
             switch (advice)
             {
                 case MADV_DONTNEED:
-                    Displace(vcpu, address, end);
+                    if (!TryDisplace(vcpu, address, end))
+                        return -Errno.ENOMEM;
                     return HostMemory.Advise(address, length, advice);
                 case free:
                     // Pages "may" be freed: with a snapshot that reads them they are not.
@@ -421,16 +430,18 @@ internal sealed unsafe class MainSpace : AddressSpace
             return true;
         if (address + (ulong)destination.Length < address || !Mappings.Allows(address, address + (ulong)destination.Length, Vma.Read))
             return false;
-        new ReadOnlySpan<byte>((void*)address, destination.Length).CopyTo(destination);
-        return true;
+        return Mappings.AnyTag(address, address + (ulong)destination.Length, VmaTag.File)
+            ? ProgramCopy.TryRead(address, destination)
+            : ProgramCopy.Read(address, destination);
     }
 
     internal override bool TryWrite(Vcpu vcpu, ulong address, ReadOnlySpan<byte> source)
     {
         if (!PrepareWrite(vcpu, address, (ulong)source.Length))
             return false;
-        source.CopyTo(new Span<byte>((void*)address, source.Length));
-        return true;
+        return Mappings.AnyTag(address, address + (ulong)source.Length, VmaTag.File)
+            ? ProgramCopy.TryWrite(address, source)
+            : ProgramCopy.Write(address, source);
     }
 
     /// <summary>After a snapshot is gone: frees what was kept for it (rule 4).</summary>
@@ -480,7 +491,8 @@ internal sealed unsafe class MainSpace : AddressSpace
 
     protected override long ShrinkBreak(Vcpu vcpu, ulong start, ulong end)
     {
-        Displace(vcpu, start, end);
+        if (!TryDisplace(vcpu, start, end))
+            return -Errno.ENOMEM;
         _ = Mappings.Remove(start, end);
         DropEntries(vcpu, start, end);
         ReserveAgain(start, end);
@@ -561,15 +573,18 @@ internal sealed unsafe class MainSpace : AddressSpace
         return false;
     }
 
-    /// <summary>Before memory at these addresses is replaced: snapshots get their own copies (rule 4).</summary>
-    private void Displace(Vcpu vcpu, ulong start, ulong end)
+    /// <summary>
+    /// Before memory at these addresses is replaced: snapshots get their own copies (rule 4). False: there is no memory for them, and nothing may be replaced;
+    /// copies made so far do no harm.
+    /// </summary>
+    private bool TryDisplace(Vcpu vcpu, ulong start, ulong end)
     {
         if (ActiveSnapshots == 0)
-            return;
+            return true;
         foreach (var vma in Overlapping(start, end))
         {
-            if ((vma.Flags & Vma.Shared) == 0)
-                DetachSnapshots(vcpu, Math.Max(vma.Start, start), Math.Min(vma.End, end), (vma.HostTag & VmaTag.File) != 0);
+            if ((vma.Flags & Vma.Shared) == 0 && !TryDetachSnapshots(vcpu, Math.Max(vma.Start, start), Math.Min(vma.End, end), (vma.HostTag & VmaTag.File) != 0))
+                return false;
         }
 
         // Memory that main has given up but a snapshot still reads.
@@ -579,16 +594,19 @@ internal sealed unsafe class MainSpace : AddressSpace
             var (from, to) = (Math.Max(keptStart, start), Math.Min(keptEnd, end));
             if (from >= to)
                 continue;
-            DetachSnapshots(vcpu, from, to, allPopulated: true);
+            if (!TryDetachSnapshots(vcpu, from, to, allPopulated: true))
+                return false;
             _kept.RemoveAt(i);
             if (keptStart < from)
                 _kept.Add((keptStart, from, epoch));
             if (to < keptEnd)
                 _kept.Add((to, keptEnd, epoch));
         }
+
+        return true;
     }
 
-    private void DetachSnapshots(Vcpu vcpu, ulong from, ulong to, bool allPopulated)
+    private bool TryDetachSnapshots(Vcpu vcpu, ulong from, ulong to, bool allPopulated)
     {
         while (from < to)
         {
@@ -600,9 +618,11 @@ internal sealed unsafe class MainSpace : AddressSpace
                 _pageMap.ReadPopulated(from, populated);
             var result = Machine.Kernel.Detach(vcpu, from, from + (pages * Layout.PageSize), Layout.KernelBase + PopulatedOffset);
             if (result < 0)
-                throw vcpu.Defect($"no memory to keep a snapshot's pages at 0x{from:x} (errno {-result})");
+                return false;
             from += pages * Layout.PageSize;
         }
+
+        return true;
     }
 
     private void DropEntries(Vcpu vcpu, ulong start, ulong end)

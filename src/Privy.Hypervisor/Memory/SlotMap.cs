@@ -1,4 +1,5 @@
 using Privy.Hypervisor.Boot;
+using Privy.Hypervisor.Diagnostics;
 using Privy.Hypervisor.Host;
 using Privy.Kernel;
 using Privy.Kvm;
@@ -61,6 +62,8 @@ internal sealed unsafe class SlotMap
             var bit = 1UL << (int)(gigabyte % 64);
             if ((Volatile.Read(ref *word) & bit) != 0)
                 return 0;
+            if (FaultInjection.Fails(FaultPoint.Slot))
+                return -Errno.ENOMEM;
             try
             {
                 if (start == 0)

@@ -55,7 +55,7 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
                 if (placed < 0)
                     return placed;
                 _ownShared.Add((ulong)placed, (ulong)placed + length);
-                return Mappings.Replace(new Vma { Start = (ulong)placed, End = (ulong)placed + length, Flags = Rights(protection) | Vma.Shared, Birth = Machine.State->Epoch }) ? placed : -Errno.ENOMEM;
+                return Mappings.Replace(new Vma { Start = (ulong)placed, End = (ulong)placed + length, Flags = Rights(protection) | Vma.Shared, HostTag = anonymous ? 0 : VmaTag.File, Birth = Machine.State->Epoch }) ? placed : -Errno.ENOMEM;
             }
 
             if (!isFixed)
@@ -88,7 +88,8 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
         {
             length = PageUp(length);
             var end = address + length;
-            if (!IsPageAligned(address) || length == 0 || end < address)
+            // What is not the program's, the guest's kernel above all, has no mapping here but entries in the table.
+            if (!IsPageAligned(address) || length == 0 || end < address || !LinearMap.Contains(Machine.State, address) || !LinearMap.Contains(Machine.State, end - 1))
                 return -Errno.EINVAL;
             if (!Mappings.Remove(address, end))
                 return -Errno.ENOMEM;
@@ -244,7 +245,8 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
             if (Mappings.Find(address) is not { } vma || (vma.Flags & Vma.Read) == 0)
                 return false;
             var piece = destination[..(int)Math.Min((ulong)destination.Length, Layout.PageSize - (address & (Layout.PageSize - 1)))];
-            ReadWithinPage(vma, address, piece);
+            if (!TryReadWithinPage(vma, address, piece))
+                return false;
             destination = destination[piece.Length..];
             address += (ulong)piece.Length;
         }
@@ -260,8 +262,10 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
         {
             var piece = source[..(int)Math.Min((ulong)source.Length, Layout.PageSize - (address & (Layout.PageSize - 1)))];
             var kind = Translate.Lookup(Machine.State, Space, address, out _, out var physical);
-            var target = kind == PageKind.Private ? Boot.Machine.PoolHost(physical) : (byte*)address;
-            piece.CopyTo(new Span<byte>(target, piece.Length));
+            if (kind == PageKind.Private)
+                piece.CopyTo(new Span<byte>(Boot.Machine.PoolHost(physical), piece.Length));
+            else if (!ProgramCopy.TryWrite(address, piece))
+                return false;
             source = source[piece.Length..];
             address += (ulong)piece.Length;
         }
@@ -318,7 +322,7 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
 
     protected override long ShrinkBreak(Vcpu vcpu, ulong start, ulong end) => Unmap(vcpu, start, end - start);
 
-    private void ReadWithinPage(in Vma vma, ulong address, Span<byte> piece)
+    private bool TryReadWithinPage(in Vma vma, ulong address, Span<byte> piece)
     {
         while (true)
         {
@@ -326,21 +330,26 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
             if (kind is PageKind.Redirect or PageKind.Private or PageKind.Zero)
             {
                 new ReadOnlySpan<byte>(Boot.Machine.PoolHost(physical), piece.Length).CopyTo(piece);
-                return;
+                return true;
             }
 
+            if (kind == PageKind.Missing)
+                return false;
             if ((vma.Flags & Vma.Pooled) != 0)
             {
                 piece.Clear();
-                return;
+                return true;
             }
 
-            new ReadOnlySpan<byte>((void*)address, piece.Length).CopyTo(piece);
+            if ((vma.HostTag & VmaTag.File) == 0)
+                _ = ProgramCopy.Read(address, piece);
+            else if (!ProgramCopy.TryRead(address, piece))
+                return false;
             // Main may have copied the page away meanwhile and written to it. It writes only after the redirect is in place, so
             // an unchanged answer means that the bytes were the snapshot's.
             Interlocked.MemoryBarrier();
             if (Translate.Lookup(Machine.State, Space, address, out _, out var now) is PageKind.Linear or PageKind.Absent && now == physical)
-                return;
+                return true;
         }
     }
 

@@ -101,6 +101,18 @@ internal readonly unsafe struct VmaList(KernelState* state, int space)
         return start >= end;
     }
 
+    /// <summary>True when a mapping in [start, end) has the tag.</summary>
+    internal bool AnyTag(ulong start, ulong end, uint tag)
+    {
+        for (var i = IndexOf(start); i < Space->VmaCount && Space->Vmas[i].Start < end; i++)
+        {
+            if ((Space->Vmas[i].HostTag & tag) != 0)
+                return true;
+        }
+
+        return false;
+    }
+
     private bool InsertLocked(in Vma vma)
     {
         if (Space->VmaCount >= Layout.MaxVmas)

@@ -80,6 +80,9 @@ internal sealed unsafe class CallRing
     /// <summary>The poller does not keep up with this thread, or has no processor: calls leave the guest for a while.</summary>
     internal bool Paused => _pause > 0;
 
+    /// <summary>Whether the thread may post a call: it is not in one outside of the guest.</summary>
+    internal bool InProgram => Volatile.Read(ref _outSince) == 0;
+
     /// <summary>A system call has left the guest.</summary>
     internal void Exited()
     {
@@ -109,7 +112,8 @@ internal sealed unsafe class CallRing
         var took = Stopwatch.GetTimestamp() - _outSince;
         if (took > s_long)
             _blocked += took;
-        Volatile.Write(ref _outSince, 0);
+        _ = Interlocked.Exchange(ref _outSince, 0);
+        _poller?.Rouse();
     }
 
     /// <summary>
@@ -123,7 +127,7 @@ internal sealed unsafe class CallRing
     {
         var since = Volatile.Read(ref _outSince);
         var blocked = _blocked + (since != 0 && now - since > s_long ? now - since : 0);
-        var calls = _exits + Completed + (Sends?.Made ?? 0);
+        var calls = _exits + Completed + (Sends is { } sends ? sends.Made + sends.Taken : 0);
         var rate = (calls - _periodCalls) / (double)Math.Max(1, length - (blocked - _periodBlocked));
         (_periodCalls, _periodBlocked) = (calls, blocked);
         if (Words->Mode != SyscallMode.Ring)

@@ -26,6 +26,8 @@ internal sealed unsafe class DeferredSends : IDisposable
 {
     private const ulong DontWait = 0x40, NoSignal = 0x4000; // MSG_*
 
+    private const ulong SetFlags = 4, SetNonBlocking = 0x5421; // F_SETFL, FIONBIO
+
     // Writes that must have succeeded on a descriptor before it is looked at; and instead of a count: never.
     private const byte Proven = 8, Never = 255;
 
@@ -33,7 +35,10 @@ internal sealed unsafe class DeferredSends : IDisposable
     private const int Few = 2;
 
     /// <summary>How long a write may lie in the buffer while the thread computes, in nanoseconds.</summary>
-    internal const long LongestDelay = 200_000;
+    internal const long LongestDelay = 1_000_000;
+
+    // The same while the poller is there to see it.
+    private const long LongestWatchedDelay = 200_000;
 
     private readonly Vcpu _vcpu;
     private readonly SyscallRing* _ring;
@@ -42,6 +47,8 @@ internal sealed unsafe class DeferredSends : IDisposable
     private readonly byte[] _successes = new byte[SyscallRing.SendDescriptorCount];
     private readonly Dictionary<int, int> _errors = [];
     private readonly SendRemainders _remainders = new();
+    private readonly ReadAhead _ahead;
+    private readonly Func<ulong, bool> _isDeferred;
     private long _pendingSince;
     private bool _any;
 
@@ -51,6 +58,8 @@ internal sealed unsafe class DeferredSends : IDisposable
         _ring = vcpu.Ring;
         _buffer = buffer;
         _ignoresBrokenPipes = ignoresBrokenPipes;
+        _ahead = new ReadAhead(_ring);
+        _isDeferred = IsDeferred;
         _ring->BufferNext = buffer;
         _ring->BufferEnd = buffer + Layout.WriteBufferSize;
     }
@@ -67,11 +76,15 @@ internal sealed unsafe class DeferredSends : IDisposable
     /// <summary>Writes made so far.</summary>
     internal long Made { get; private set; }
 
+    /// <summary>Reads that were answered from what had been received ahead.</summary>
+    internal long Taken => _ahead.Taken;
+
     private bool Pending => Volatile.Read(ref _ring->BufferNext) != _buffer;
 
     /// <summary>Makes the writes in the buffer. By the thread itself outside of the guest, or by the poller while the thread waits for it.</summary>
     internal void Flush()
     {
+        _ahead.Settle();
         var end = _ring->BufferNext;
         if (end == _buffer)
             return;
@@ -84,6 +97,21 @@ internal sealed unsafe class DeferredSends : IDisposable
         }
 
         Volatile.Write(ref _ring->BufferNext, _buffer);
+    }
+
+    /// <summary>The thread was kicked out of the program. Nothing is put off any more until it waits for events the next time: it computes, as it seems.</summary>
+    internal void Kicked()
+    {
+        Flush();
+        _ring->SendsOpen = 0;
+    }
+
+    /// <summary>After a call that the thread has made itself.</summary>
+    /// <returns>True: writes are put off from now on, and nobody but a tick of the thread's own (<see cref="LongestDelay"/>) would end that.</returns>
+    internal bool After(long number, in SyscallArguments arguments, long result)
+    {
+        Learn(number, arguments.A0, arguments.A1, arguments.A2, arguments.A3, result);
+        return _ring->SendsOpen != 0 && number is SyscallNumber.epoll_wait or SyscallNumber.epoll_pwait && _ring->Mode != SyscallMode.Ring;
     }
 
     /// <summary>Before a call of the thread is carried out by the thread. False: it has a result already.</summary>
@@ -115,6 +143,9 @@ internal sealed unsafe class DeferredSends : IDisposable
                 _ = _errors.Remove((int)arguments.A1);
                 _remainders.Closed((int)arguments.A1);
                 break;
+            case SyscallNumber.fcntl when arguments.A1 != SetFlags:
+            case SyscallNumber.ioctl when arguments.A1 != SetNonBlocking:
+                break;
             case SyscallNumber.fcntl or SyscallNumber.ioctl or SyscallNumber.setsockopt or SyscallNumber.shutdown or SyscallNumber.connect:
                 Forget(descriptor);
                 break;
@@ -124,6 +155,23 @@ internal sealed unsafe class DeferredSends : IDisposable
         }
 
         return true;
+    }
+
+    /// <summary>
+    /// A connection has a second descriptor, by any thread of the process: neither is eligible any more, as they could not be told for one when it matters.
+    /// </summary>
+    internal void Duplicated(int descriptor, int duplicate)
+    {
+        Exclude(descriptor);
+        Exclude(duplicate);
+
+        void Exclude(int one)
+        {
+            if ((uint)one >= SyscallRing.SendDescriptorCount)
+                return;
+            Forget(one);
+            _successes[one] = Never;
+        }
     }
 
     /// <summary>Before a call of another thread of the process: what this thread has written to the same descriptor comes first.</summary>
@@ -154,6 +202,7 @@ internal sealed unsafe class DeferredSends : IDisposable
     {
         if (words != _ring)
             return !IsDeferred(words->A0);
+        _ahead.Settle();
         if (words->Number is SyscallNumber.read or SyscallNumber.recvfrom or SyscallNumber.readv)
             return true;
         if (Pending)
@@ -175,18 +224,9 @@ internal sealed unsafe class DeferredSends : IDisposable
     {
         if (result == -Errno.EAGAIN && words == _ring && Pending)
             return false;
-        if (result >= 0)
-            Succeeded(words);
+        if (words == _ring)
+            Learn((long)words->Number, words->A0, words->A1, words->A2, words->A3, result);
         return true;
-    }
-
-    private void Succeeded(SyscallRing* words)
-    {
-        if (words != _ring || words->A0 >= SyscallRing.SendDescriptorCount || words->Number != SyscallNumber.write)
-            return;
-        ref var successes = ref _successes[words->A0];
-        if (successes < Proven && ++successes == Proven)
-            Consider((int)words->A0);
     }
 
     /// <summary>By the poller, now and then: a thread that computes is made to leave the guest, so that its writes are made.</summary>
@@ -201,7 +241,7 @@ internal sealed unsafe class DeferredSends : IDisposable
         {
             _pendingSince = now;
         }
-        else if (now - _pendingSince > LongestDelay)
+        else if (now - _pendingSince > LongestWatchedDelay)
         {
             _pendingSince = 0;
             _vcpu.RequestExit();
@@ -221,6 +261,26 @@ internal sealed unsafe class DeferredSends : IDisposable
         Flush();
         ForgetAll();
         _remainders.Dispose();
+    }
+
+    /// <summary>Learns of connections, from writes that succeed and from events that are asked for, and fetches what those have that have events.</summary>
+    private void Learn(long number, ulong a0, ulong a1, ulong a2, ulong a3, long result)
+    {
+        switch (number)
+        {
+            case SyscallNumber.write when result > 0 && a0 < SyscallRing.SendDescriptorCount:
+                ref var successes = ref _successes[a0];
+                if (successes < Proven && ++successes == Proven)
+                    Consider((int)a0);
+                break;
+            case SyscallNumber.epoll_ctl when result == 0:
+                _ahead.Learn((int)a0, (int)a1, (int)a2, a3);
+                break;
+            case SyscallNumber.epoll_wait or SyscallNumber.epoll_pwait when result > 0 && _any:
+                _ring->SendsOpen = 1;
+                _ahead.Fetch((int)a0, a1, result, _isDeferred);
+                break;
+        }
     }
 
     private bool BeforeWrite(int descriptor, out long result)

@@ -53,16 +53,16 @@ internal static unsafe class PolledCalls
             // One of them may be a signalfd, which takes its bytes from elsewhere.
             SyscallNumber.read or SyscallNumber.readv when SignalDescriptors.InUse => Declined,
             SyscallNumber.read => Read(space, ring->A0, ring->A1, ring->A2),
-            SyscallNumber.write => Write(ring->A0, ring->A1, ring->A2),
+            SyscallNumber.write => Write(space, ring->A0, ring->A1, ring->A2),
             SyscallNumber.readv => ReadVector(space, ring->A0, ring->A1, ring->A2),
             SyscallNumber.writev => WriteVector(space, ring->A0, ring->A1, ring->A2),
             SyscallNumber.recvfrom => Receive(space, ring),
-            SyscallNumber.sendto => Send(ring),
+            SyscallNumber.sendto => Send(space, ring),
             SyscallNumber.pread64 => ReadAt(space, ring->A0, ring->A1, ring->A2, ring->A3),
-            SyscallNumber.pwrite64 => WriteAt(ring->A0, ring->A1, ring->A2, ring->A3),
+            SyscallNumber.pwrite64 => WriteAt(space, ring->A0, ring->A1, ring->A2, ring->A3),
             SyscallNumber.epoll_wait => Events(space, ring),
             SyscallNumber.epoll_pwait => ring->A4 == 0 ? Events(space, ring) : Declined,
-            SyscallNumber.epoll_ctl => OwnDescriptors.Contains((int)ring->A2) ? Declined : HostSyscall.RawQuick(SyscallNumber.epoll_ctl, ring->A0, ring->A1, ring->A2, ring->A3),
+            SyscallNumber.epoll_ctl => OwnDescriptors.Contains((int)ring->A2) || (ring->A3 != 0 && !space.Machine.IsProgramAddress(ring->A3)) ? Declined : HostSyscall.RawQuick(SyscallNumber.epoll_ctl, ring->A0, ring->A1, ring->A2, ring->A3),
             _ => Declined,
         };
     }
@@ -100,10 +100,10 @@ internal static unsafe class PolledCalls
         return result == -Errno.ENOTSOCK ? Declined : Received(descriptor, result);
     }
 
-    private static long Write(ulong descriptor, ulong address, ulong length)
+    private static long Write(MainSpace space, ulong descriptor, ulong address, ulong length)
     {
         // On a descriptor that waits, a write that is cut short could not be made whole.
-        if (!NeverWaits(descriptor))
+        if (!space.Machine.IsProgramAddress(address) || !NeverWaits(descriptor))
             return Declined;
         var result = HostSyscall.RawQuick(SyscallNumber.sendto, descriptor, address, length, DontWait | NoSignal);
         if (result == -Errno.ENOTSOCK)
@@ -116,6 +116,12 @@ internal static unsafe class PolledCalls
         var vectors = stackalloc ulong[2 * (int)MaxVectors];
         if (!NeverWaits(descriptor) || !TakeVectors(space, address, count, vectors))
             return Declined;
+        for (ulong i = 0; i < count; i++)
+        {
+            if (!space.Machine.IsProgramAddress(vectors[2 * i]))
+                return Declined;
+        }
+
         var message = new Message { Vectors = vectors, Count = count };
         var result = HostSyscall.RawQuick(SyscallNumber.sendmsg, descriptor, (ulong)&message, DontWait | NoSignal);
         return result == -Errno.ENOTSOCK ? Declined : Sent(result);
@@ -129,9 +135,9 @@ internal static unsafe class PolledCalls
         return result == -Errno.EAGAIN && (ring->A3 & DontWait) != 0 ? result : Received(ring->A0, result);
     }
 
-    private static long Send(SyscallRing* ring)
+    private static long Send(MainSpace space, SyscallRing* ring)
     {
-        if (ring->A4 != 0 || ((ring->A3 & DontWait) == 0 && !NeverWaits(ring->A0)))
+        if (ring->A4 != 0 || !space.Machine.IsProgramAddress(ring->A1) || ((ring->A3 & DontWait) == 0 && !NeverWaits(ring->A0)))
             return Declined;
         var result = HostSyscall.RawQuick(SyscallNumber.sendto, ring->A0, ring->A1, ring->A2, ring->A3 | DontWait | NoSignal);
         return result == -Errno.EPIPE && (ring->A3 & NoSignal) != 0 ? result : Sent(result);
@@ -147,9 +153,9 @@ internal static unsafe class PolledCalls
         return result == (long)length || result == 0 ? result : Declined;
     }
 
-    private static long WriteAt(ulong descriptor, ulong address, ulong length, ulong offset)
+    private static long WriteAt(MainSpace space, ulong descriptor, ulong address, ulong length, ulong offset)
     {
-        if ((long)offset < 0)
+        if ((long)offset < 0 || !space.Machine.IsProgramAddress(address))
             return Declined;
         var vector = stackalloc ulong[] { address, length };
         var result = HostSyscall.RawQuick(SyscallNumber.pwritev2, descriptor, (ulong)vector, 1, offset, 0, NoWait);
@@ -200,8 +206,9 @@ internal static unsafe class PolledCalls
             var bytes = new Span<byte>(vectors, (int)count * 16);
             if (!space.Mappings.Allows(address, address + (ulong)bytes.Length, Vma.Read))
                 return false;
-            new ReadOnlySpan<byte>((void*)address, bytes.Length).CopyTo(bytes);
-            return true;
+            return space.Mappings.AnyTag(address, address + (ulong)bytes.Length, VmaTag.File)
+                ? ProgramCopy.TryRead(address, bytes)
+                : ProgramCopy.Read(address, bytes);
         }
         finally
         {

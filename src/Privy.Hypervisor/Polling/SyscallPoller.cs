@@ -15,6 +15,10 @@ namespace Privy.Hypervisor.Polling;
 internal sealed unsafe class SyscallPoller
 {
     private const int RoundsPerLook = 64;
+    private const ulong WaitPrivate = 128, WakePrivate = 129; // FUTEX_*
+
+    /// <summary>A poller that waits for a processor longer than this part of the time takes it from somebody.</summary>
+    private const int WantedProcessor = 20;
 
     /// <summary>An exit that costs less than this in nanoseconds is not worth a polling thread: on hardware one costs 1,000 to 2,000.</summary>
     internal const double WorthwhileExit = 8_000;
@@ -32,6 +36,9 @@ internal sealed unsafe class SyscallPoller
     /// <summary>1 while the thread sleeps; it waits on this word.</summary>
     private readonly int* _asleep = (int*)NativeMemory.AlignedAlloc(64, 64);
 
+    /// <summary>1 while the thread dozes: it waits on this word until one of the program's threads goes back into the program.</summary>
+    private readonly int* _dozing = (int*)NativeMemory.AlignedAlloc(64, 64);
+
     private volatile CallRing[] _rings = [];
     private Thread? _thread;
     private bool _measured;
@@ -44,6 +51,7 @@ internal sealed unsafe class SyscallPoller
         _space = space;
         _policy = policy;
         *_asleep = 1;
+        *_dozing = 0;
         Usable = policy != SyscallPolicy.Exit && ThreadPlacement.AllowedProcessors() > 1;
     }
 
@@ -127,8 +135,14 @@ internal sealed unsafe class SyscallPoller
             }
         }
 
-        const ulong wakePrivate = 129;
-        _ = HostSyscall.RawQuick(SyscallNumber.futex, (ulong)_asleep, wakePrivate, 1);
+        _ = HostSyscall.RawQuick(SyscallNumber.futex, (ulong)_asleep, WakePrivate, 1);
+    }
+
+    /// <summary>A thread goes back into the program, and may post a call soon.</summary>
+    internal void Rouse()
+    {
+        if (Volatile.Read(ref *_dozing) != 0 && Interlocked.Exchange(ref *_dozing, 0) != 0)
+            _ = HostSyscall.RawQuick(SyscallNumber.futex, (ulong)_dozing, WakePrivate, 1);
     }
 
     /// <summary>What an exit costs here, in nanoseconds: the shortest of a few calls of a kernel function that has nothing to do.</summary>
@@ -162,6 +176,8 @@ internal sealed unsafe class SyscallPoller
         _processor = ThreadPlacement.OfThisThread();
         var begin = Stopwatch.GetTimestamp();
         var calls = 0;
+        var delay = new RunDelay();
+        var (wanted, waitedBefore) = (false, delay.Read());
         while (true)
         {
             var served = 0;
@@ -176,7 +192,9 @@ internal sealed unsafe class SyscallPoller
             calls += served;
             Sends?.Watch(now * (1_000_000_000 / Stopwatch.Frequency));
             // Whoever sends the program its requests may have no other processor: it runs while there is nothing to do here, not in the middle of a call.
-            if (served == 0)
+            if (served == 0 && wanted && !AnyInProgram())
+                Doze();
+            else if (served == 0)
                 _ = HostSyscall.RawQuick(SyscallNumber.sched_yield);
             if (now - begin < s_period)
                 continue;
@@ -186,6 +204,9 @@ internal sealed unsafe class SyscallPoller
                     Update(ring);
             }
 
+            var waited = delay.Read();
+            wanted = waited - waitedBefore > (now - begin) * (1_000_000_000 / Stopwatch.Frequency) / WantedProcessor;
+            waitedBefore = waited;
             if (calls < FewCalls)
             {
                 Sleep();
@@ -194,6 +215,36 @@ internal sealed unsafe class SyscallPoller
 
             (begin, calls) = (now, 0);
         }
+    }
+
+    private bool AnyInProgram()
+    {
+        foreach (var ring in _rings)
+        {
+            if (ring.InProgram)
+                return true;
+        }
+
+        return false;
+    }
+
+    /// <summary>
+    /// Somebody else wants the processor, and no thread can post a call: sleeps until one can. Only then, as waking up takes longer than a call does.
+    /// </summary>
+    private void Doze()
+    {
+        _ = Interlocked.Exchange(ref *_dozing, 1);
+        // Threads clear their mark first and then look at the word; each side sees the other's.
+        if (AnyInProgram())
+        {
+            Volatile.Write(ref *_dozing, 0);
+            return;
+        }
+
+        // A thread that leaves the program by a fault has no mark: not for ever.
+        var limit = stackalloc long[] { 0, 1_000_000 };
+        _ = HostSyscall.Raw(SyscallNumber.futex, (ulong)_dozing, WaitPrivate, 1, (ulong)limit);
+        Volatile.Write(ref *_dozing, 0);
     }
 
     private bool Serve(CallRing ring)
@@ -245,9 +296,8 @@ internal sealed unsafe class SyscallPoller
         // A call posted in between is taken back by its stub after a while; it need not wait that long.
         foreach (var ring in _rings)
             _ = Serve(ring);
-        const ulong waitPrivate = 128;
         while (!Awake)
-            _ = HostSyscall.Raw(SyscallNumber.futex, (ulong)_asleep, waitPrivate, 1);
+            _ = HostSyscall.Raw(SyscallNumber.futex, (ulong)_asleep, WaitPrivate, 1);
     }
 
     private static (long, long, long) Plus((long Completed, long Declined, long TakenBack) sum, CallRing ring) =>

@@ -21,6 +21,7 @@ internal sealed unsafe partial class GuestProcess
 {
     private readonly List<GuestThread> _threads = [];
     private readonly int* _events;
+    private ChildRunner? _separating;
 
     internal GuestProcess(ProcessTable table, GuestProcess? parent, AddressSpace space, string programPath)
     {
@@ -41,6 +42,21 @@ internal sealed unsafe partial class GuestProcess
 
     /// <summary>True after vfork: the space is the parent's.</summary>
     internal bool SharesSpace { get; init; }
+
+    /// <summary>A child that was just forked will copy this process' descriptors; see <see cref="AwaitSeparation"/>.</summary>
+    internal void BeginSeparation(ChildRunner child) => Interlocked.Exchange(ref _separating, child)?.AwaitSeparation();
+
+    /// <summary>
+    /// Before a call, which may change descriptors: a child forked before has copied them. It does so on its own thread, and fork does not wait for a
+    /// processor to wake up for that.
+    /// </summary>
+    internal void AwaitSeparation()
+    {
+        if (Volatile.Read(ref _separating) is not { } child)
+            return;
+        child.AwaitSeparation();
+        _ = Interlocked.CompareExchange(ref _separating, null, child);
+    }
 
     /// <summary>Its resource limits.</summary>
     internal ResourceLimits Limits { get; }

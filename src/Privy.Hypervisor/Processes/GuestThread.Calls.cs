@@ -37,6 +37,9 @@ internal sealed unsafe partial class GuestThread : ISyscallContext
     }
 
     /// <inheritdoc/>
+    public bool IsReachable(ulong address) => Machine.IsProgramAddress(address);
+
+    /// <inheritdoc/>
     public bool TryRead(ulong address, Span<byte> destination)
     {
         lock (Space.Changes)

@@ -115,15 +115,12 @@ internal sealed unsafe partial class GuestThread
         }
 
         using var vforkDone = vfork ? new ManualResetEventSlim() : null;
-        // The thread copies the descriptor table while the snapshot is made.
-        runner.Separate(r => RunChild(r));
         AddressSpace space = Space;
         if (!sharesMemory)
         {
             var index = TakeSnapshot();
             if (index < 0)
             {
-                _ = runner.AwaitSeparation();
                 runner.Abandon();
                 return index;
             }
@@ -149,9 +146,6 @@ internal sealed unsafe partial class GuestThread
         child.Add(thread);
         runner.Child = thread;
 
-        var error = runner.AwaitSeparation();
-        if (error < 0)
-            throw Vcpu.Defect($"unshare of the child's descriptors failed with errno {-error}");
         Process.Table.Add(child);
         var id = child.Id;
         if ((flags & CloneFlags.ParentSetTid) != 0)
@@ -160,11 +154,8 @@ internal sealed unsafe partial class GuestThread
             thread.SetChildTid = childTid;
         if ((flags & CloneFlags.ChildClearTid) != 0)
             thread.ClearChildTid = childTid;
-        if (!sharesMemory)
-            Process.Table.StandIns.Add(child, thread.HostName);
-        runner.Go();
-        if (fromMain)
-            Process.Table.Ready.Replenish();
+        Process.BeginSeparation(runner);
+        runner.Go(RunChild);
         if (vfork)
             vforkDone!.Wait();
         return id;
@@ -174,6 +165,12 @@ internal sealed unsafe partial class GuestThread
     {
         if (runner.Child is not { } thread)
             return;
+        // Here, so that fork need not wake more than one thread.
+        var table = thread.Process.Table;
+        if (!thread.Process.SharesSpace)
+            table.StandIns.Add(thread.Process, thread.HostName);
+        if (thread.Process.Parent == table.Main)
+            table.Ready.Replenish();
         thread.Adopt();
         thread.TakeHostName();
         thread.TakeHostState();

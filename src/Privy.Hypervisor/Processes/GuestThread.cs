@@ -146,7 +146,7 @@ internal sealed unsafe partial class GuestThread
                 break;
             default:
                 _writes?.Flush();
-                _sends?.Flush();
+                _sends?.Kicked();
                 (Space as SnapshotSpace)?.ForgetAccesses(Vcpu);
                 break;
         }
@@ -160,10 +160,20 @@ internal sealed unsafe partial class GuestThread
         var arguments = new SyscallArguments(registers.Rdi, registers.Rsi, registers.Rdx, registers.R10, registers.R8, registers.R9);
         if (_callsSinceFork > 0 && --_callsSinceFork == 0)
             Machine.State->EarlyVcpu = 0;
+        Process.AwaitSeparation();
         BeginCall(number);
         if (BeforeCall(number, arguments, out var result))
             result = SyscallDispatcher.Execute(this, number, arguments);
         _writes?.After(number, arguments, result);
+        const ulong duplicate = 0, duplicateCloseOnExec = 1030; // F_DUPFD, F_DUPFD_CLOEXEC
+        if (Space.IsMain && result >= 0 && (number is SyscallNumber.dup or SyscallNumber.dup2 or SyscallNumber.dup3
+            || (number == SyscallNumber.fcntl && arguments.A1 is duplicate or duplicateCloseOnExec)))
+        {
+            Process.Table.Poller.Sends?.Duplicated((int)arguments.A0, (int)result);
+        }
+
+        if (_sends is not null && _sends.After(number, arguments, result))
+            Host.ArmTick(DeferredSends.LongestDelay);
         if (ThreadAttributes.IsChangedBy(number, arguments) && Process == Process.Table.Main)
             Process.Table.Ready.Diverge();
         Process.Table.Trace?.Write(this, number, arguments, result);

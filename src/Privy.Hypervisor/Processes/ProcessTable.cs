@@ -217,7 +217,11 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
     {
         _mainEnded.Wait();
         // A child that outlives its parent (a daemon that forked) lives in this process: it must not be taken down with it.
-        while (All().Any(p => p != Main && !p.Gone))
-            Thread.Sleep(5);
+        for (var closed = false; All().Any(p => p != Main && !p.Gone); Thread.Sleep(5))
+        {
+            if (!closed)
+                ProgramDescriptors.CloseAll();
+            closed = true;
+        }
     }
 }

@@ -2,6 +2,7 @@ using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
 using Privy.Hypervisor.Syscalls;
+using Privy.Kvm;
 
 namespace Privy.Hypervisor.Processes;
 
@@ -9,7 +10,6 @@ namespace Privy.Hypervisor.Processes;
 internal sealed class ChildRunner
 {
     private readonly ManualResetEventSlim _go = new();
-    private readonly ManualResetEventSlim _separate = new();
     private readonly ManualResetEventSlim _known = new();
     private readonly ManualResetEventSlim _separated = new();
     private Action<ChildRunner>? _body;
@@ -33,54 +33,64 @@ internal sealed class ChildRunner
 
     /// <summary>
     /// Starts the thread. It inherits the calling thread's descriptor table and working directory, shared until
-    /// <see cref="Separate"/>.
+    /// <see cref="Go"/>.
     /// </summary>
     internal static ChildRunner Create(Machine machine)
     {
         var runner = new ChildRunner(machine);
         const int stackBytes = 512 * 1024;
         var thread = new Thread(runner.Main, stackBytes) { IsBackground = true, Name = "privy-child" };
-        thread.Start();
+        try
+        {
+            thread.Start();
+        }
+        catch (OutOfMemoryException)
+        {
+            machine.ReturnVcpu(runner.Vcpu);
+            throw;
+        }
+
         runner._known.Wait();
         return runner;
     }
 
-    /// <summary>Makes the thread take its own copies of descriptors, working directory and umask, as they are now.</summary>
-    internal void Separate(Action<ChildRunner> body)
+    /// <summary>Lets the child run, once the thread has copies of its own of descriptors, working directory and umask.</summary>
+    internal void Go(Action<ChildRunner> body)
     {
         _body = body;
-        _separate.Set();
+        _go.Set();
     }
 
-    /// <summary>Waits until it has them. 0 or a negative errno.</summary>
-    internal int AwaitSeparation()
+    /// <summary>Waits until it has them; until then the parent must not change its own.</summary>
+    /// <exception cref="InvalidOperationException">The kernel has refused.</exception>
+    internal void AwaitSeparation()
     {
         _separated.Wait();
-        return _error;
+        if (_error < 0)
+            throw new InvalidOperationException($"unshare(CLONE_FILES | CLONE_FS) for a child failed with errno {-_error}");
     }
-
-    /// <summary>Lets the child run.</summary>
-    internal void Go() => _go.Set();
 
     /// <summary>There will be no child: the thread ends.</summary>
     internal void Abandon()
     {
         _machine.ReturnVcpu(Vcpu);
-        Go();
+        _go.Set();
     }
 
     private void Main()
     {
         ThreadId = (int)HostSyscall.RawQuick(SyscallNumber.gettid);
         _known.Set();
-        _separate.Wait();
+        _go.Wait();
+        if (_body is null)
+            return;
         const ulong files = 0x400, fileSystem = 0x200;
         _error = (int)HostSyscall.Raw(SyscallNumber.unshare, files | fileSystem);
         if (_error == 0)
             Vcpu.Cpu.EnsureDescriptor();
         _separated.Set();
-        _go.Wait();
-        _body?.Invoke(this);
+        if (_error == 0)
+            _body(this);
     }
 }
 
@@ -132,7 +142,7 @@ internal sealed class ReadyChildren(Machine machine, SnapshotReserve reserve, Pr
             _ready = null;
         }
 
-        Discard(stale);
+        stale?.Abandon();
     }
 
     private void Make()
@@ -155,10 +165,20 @@ internal sealed class ReadyChildren(Machine machine, SnapshotReserve reserve, Pr
                     continue;
             }
 
-            var made = ChildRunner.Create(machine);
-            // One more than is in use: making a vCPU while the program has just forked stalls the vCPUs that run, 10 ms seen.
-            if (round == 0)
-                machine.AddIdleVcpu();
+            ChildRunner made;
+            try
+            {
+                // One more than is in use: making a vCPU while the program has just forked stalls the vCPUs that run, 10 ms seen.
+                if (round == 0)
+                    machine.AddIdleVcpu();
+                made = ChildRunner.Create(machine);
+            }
+            catch (Exception e) when (e is KvmException or OutOfMemoryException)
+            {
+                // None is ready, then. The fork that wants one makes it, or tells the program.
+                continue;
+            }
+
             lock (_lock)
             {
                 if (!_diverged)
@@ -168,16 +188,8 @@ internal sealed class ReadyChildren(Machine machine, SnapshotReserve reserve, Pr
                 }
             }
 
-            Discard(made);
+            made.Abandon();
         }
     }
 
-    private static void Discard(ChildRunner? runner)
-    {
-        if (runner is null)
-            return;
-        runner.Separate(static _ => { });
-        _ = runner.AwaitSeparation();
-        runner.Abandon();
-    }
 }

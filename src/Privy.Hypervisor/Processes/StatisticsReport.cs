@@ -19,6 +19,7 @@ internal static unsafe class StatisticsReport
         Line("system calls handed back", declined);
         Line("system calls taken back", takenBack);
         Line("writes put off", table.Poller.Sends?.Made ?? 0);
+        Line("reads ahead", table.Poller.Sends?.Taken ?? 0);
         Line("exits for faults and signals", exits.KernelExits);
         Line("exceptions", exits.Exceptions);
         Line("kernel calls", exits.KernelCalls);
@@ -37,6 +38,8 @@ internal static unsafe class StatisticsReport
         Line("page tables in use", (long)state->TablesInUse);
         Line("memory slots", machine.Slots.Count);
         Line("vCPUs in use", machine.VcpusInUse);
+        if (Diagnostics.Canaries.Pages != 0)
+            Line("canary pages intact", Diagnostics.Canaries.Pages);
         Line("snapshots", count);
         ErrorOutput.WriteLine(string.Create(CultureInfo.InvariantCulture, $"privy: snapshot latency: p50 {median / 1000.0:F1} us, max {max / 1000.0:F1} us"));
     }

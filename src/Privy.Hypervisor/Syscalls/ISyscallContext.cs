@@ -25,6 +25,12 @@ public interface ISyscallContext
     /// <summary>The call in flight has ended: forgets its outputs.</summary>
     void EndOutputs();
 
+    /// <summary>
+    /// Only where <see cref="Translates"/> is false: whether an address is the program's, so that the host kernel may be told to read there.
+    /// Everything else at the host's addresses is the hypervisor's.
+    /// </summary>
+    bool IsReachable(ulong address);
+
     /// <summary>Copies from the program's memory. False on a page that is not mapped readable.</summary>
     bool TryRead(ulong address, Span<byte> destination);
 

@@ -43,8 +43,7 @@ public sealed class SyscallDescription
         Name = name;
         Route = route;
         Arguments = arguments;
-        ActiveArguments = IndexesOf(arguments, translates: false);
-        PointerArguments = IndexesOf(arguments, translates: true);
+        ActiveArguments = IndexesOf(arguments);
     }
 
     /// <summary>Number in rax.</summary>
@@ -82,11 +81,8 @@ public sealed class SyscallDescription
 
     internal Dictionary<uint, SyscallDescription>? VariantTable { get; init; }
 
-    /// <summary>Arguments to look at when pointers go to the kernel as they are.</summary>
+    /// <summary>Arguments to look at: all but the plain numbers.</summary>
     internal byte[] ActiveArguments { get; }
-
-    /// <summary>Arguments to look at when pointers are translated.</summary>
-    internal byte[] PointerArguments { get; }
 
     /// <summary>What the thread loop must see in place of EINTR.</summary>
     public int InterruptedErrno => Restart switch
@@ -96,19 +92,12 @@ public sealed class SyscallDescription
         _ => Errno.EINTR,
     };
 
-    private static byte[] IndexesOf(ArgumentDescription[] arguments, bool translates)
+    private static byte[] IndexesOf(ArgumentDescription[] arguments)
     {
         var indexes = new List<byte>();
         for (var i = 0; i < arguments.Length; i++)
         {
-            // Input memory of main needs no look: the kernel may read it directly, a snapshot shares the same bytes.
-            var look = arguments[i].Kind switch
-            {
-                ArgumentKind.Value => false,
-                ArgumentKind.Text or ArgumentKind.In or ArgumentKind.VectorIn => translates,
-                _ => true,
-            };
-            if (look) indexes.Add((byte)i);
+            if (arguments[i].Kind != ArgumentKind.Value) indexes.Add((byte)i);
         }
         return [.. indexes];
     }

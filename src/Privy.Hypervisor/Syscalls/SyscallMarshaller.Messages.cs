@@ -90,6 +90,7 @@ internal static unsafe partial class SyscallMarshaller
         }
         else
         {
+            if (!output) KeepReachable(context, vectors, count);
             for (var i = 0; output && i < count; i++)
             {
                 if ((long)vectors[i].Length < 0) return -Errno.EINVAL;
@@ -112,6 +113,10 @@ internal static unsafe partial class SyscallMarshaller
             else if (output && length > 0 && !Prepare(context, header->Name, (ulong)length))
             {
                 return -Errno.EFAULT;
+            }
+            else if (!output)
+            {
+                header->Name = Reachable(context, header->Name);
             }
         }
 

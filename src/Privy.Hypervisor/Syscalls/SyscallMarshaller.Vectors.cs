@@ -42,6 +42,20 @@ internal static unsafe partial class SyscallMarshaller
         return 0;
     }
 
+    /// <summary>Main: reads the vectors into the arena and keeps the kernel from reading what is not the program's.</summary>
+    private static long TakeVectors(ISyscallContext context, ulong address, ulong count, out Vector* vectors)
+    {
+        var error = ReadVectors(context, address, count, out vectors);
+        if (error < 0) return error;
+        KeepReachable(context, vectors, (int)count);
+        return 0;
+    }
+
+    private static void KeepReachable(ISyscallContext context, Vector* vectors, int count)
+    {
+        for (var i = 0; i < count; i++) vectors[i].Base = Reachable(context, vectors[i].Base);
+    }
+
     /// <summary>A snapshot: vectors over staging memory, filled when the kernel is to read them.</summary>
     private static long StageVectors(ISyscallContext context, ulong address, ulong count, bool input, out VectorStage stage)
     {

@@ -19,6 +19,9 @@ internal static unsafe partial class SyscallMarshaller
     /// <summary>Most bytes staged for data in one call; what is beyond is left to the program's next call.</summary>
     internal const long MaxStaged = 64L << 20;
 
+    /// <summary>An address with nothing behind it.</summary>
+    internal const ulong Nowhere = 0x1000;
+
     private const ulong NoSignal = 0x4000; // MSG_NOSIGNAL
 
     /// <summary>Result as from the kernel, but with the ERESTART codes of <see cref="Errno"/> in place of EINTR where a call can be made again.</summary>
@@ -81,9 +84,26 @@ internal static unsafe partial class SyscallMarshaller
                         native[description.LengthArgument] = room;
                         break;
 
+                    case ArgumentKind.In or ArgumentKind.Text:
+                        native[i] = Reachable(context, value);
+                        break;
+
+                    case ArgumentKind.VectorIn:
+                        arena = true;
+                        var error = TakeVectors(context, value, arguments[description.LengthArgument], out var inputs);
+                        if (error < 0) return error;
+                        native[i] = (ulong)inputs;
+                        break;
+
                     case ArgumentKind.Path:
                         if (value == 0) break;
-                        var error = SyscallPaths.Replace(context, in description, in arguments, value, out var replaced);
+                        if (!context.IsReachable(value))
+                        {
+                            native[i] = Nowhere;
+                            break;
+                        }
+
+                        error = SyscallPaths.Replace(context, in description, in arguments, value, out var replaced);
                         if (error < 0) return error;
                         if (replaced == 0) break;
                         arena = true;
@@ -144,7 +164,7 @@ internal static unsafe partial class SyscallMarshaller
         var arena = context.Arena;
         try
         {
-            foreach (var i in call.PointerArguments)
+            foreach (var i in call.ActiveArguments)
             {
                 ref readonly var description = ref call.Arguments[i];
                 var value = arguments[i];
@@ -218,7 +238,7 @@ internal static unsafe partial class SyscallMarshaller
             }
 
             // The kernel must not be told of more room than is staged.
-            foreach (var i in call.PointerArguments)
+            foreach (var i in call.ActiveArguments)
             {
                 ref readonly var description = ref call.Arguments[i];
                 if (description.Length != LengthSource.Pointer || staged[i] == 0 || staged[description.LengthArgument] == 0) continue;
@@ -230,7 +250,7 @@ internal static unsafe partial class SyscallMarshaller
             if (masked) result = Masked(result);
             if (result < 0 && result != -Errno.EINTR) return result;
 
-            foreach (var i in call.PointerArguments)
+            foreach (var i in call.ActiveArguments)
             {
                 ref readonly var description = ref call.Arguments[i];
                 if (description.Kind is not (ArgumentKind.Out or ArgumentKind.InOut) || staged[i] == 0) continue;
@@ -337,6 +357,12 @@ internal static unsafe partial class SyscallMarshaller
 
     /// <summary>Files opened with O_DIRECT want buffers aligned as blocks are: as good as the program's own, up to a page.</summary>
     private static int AlignmentOf(ulong address) => (address & 511) == 0 ? 4096 : 16;
+
+    /// <summary>
+    /// A pointer to what the kernel is to read. In place of one that is not the program's, one that is nobody's (vm.mmap_min_addr keeps it free): so the
+    /// kernel itself says EFAULT, where it would and no sooner.
+    /// </summary>
+    private static ulong Reachable(ISyscallContext context, ulong address) => address == 0 || context.IsReachable(address) ? address : Nowhere;
 
     /// <summary>Refuses ranges that wrap around; the context need not.</summary>
     private static bool Prepare(ISyscallContext context, ulong address, ulong length) =>

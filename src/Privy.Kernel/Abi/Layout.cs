@@ -74,7 +74,13 @@ public static class Layout
     public const ulong WriteBufferSize = 64UL << 10;
 
     /// <summary>Number of them.</summary>
-    public const int WriteBuffers = (int)((VmaOffset - WriteBufferOffset) / WriteBufferSize);
+    public const int WriteBuffers = (int)((ReadAheadOffset - WriteBufferOffset) / WriteBufferSize);
+
+    /// <summary>Offset in the kernel region of what was received ahead for the program's first thread.</summary>
+    public const ulong ReadAheadOffset = VmaOffset - ReadAheadSize;
+
+    /// <summary>Bytes of it.</summary>
+    public const ulong ReadAheadSize = 256UL << 10;
 
     /// <summary>Offset in the kernel region of the arrays of <see cref="Vma"/>, one a space.</summary>
     public const ulong VmaOffset = 128UL << 20;

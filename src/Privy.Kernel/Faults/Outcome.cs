@@ -24,6 +24,9 @@ internal enum Outcome
     /// <summary>The mapping does not allow the access.</summary>
     Denied,
 
+    /// <summary>The host has no memory behind the page: its file was cut short.</summary>
+    NoBacking,
+
     /// <summary>The host could not help.</summary>
     NoMemory,
 }

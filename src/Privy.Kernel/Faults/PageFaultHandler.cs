@@ -18,7 +18,9 @@ internal static unsafe class PageFaultHandler
         ulong address = trap->Cr2;
         v->Faults++;
         v->NoReadyFrames = 0;
-        if (trap->Rip >= k->KernelBase && trap->Rip < k->TableEnd && trap->Rip != v->CopyRip)
+        // A program that has jumped to where nothing can be executed is not the kernel.
+        bool strayed = (trap->Error & ErrorFetch) != 0 && trap->Rip == address;
+        if (trap->Rip >= k->KernelBase && trap->Rip < k->TableEnd && trap->Rip != v->CopyRip && !strayed)
             HostCall.Panic(v, PanicCode.KernelFault, address);
         if ((trap->Error & ErrorReserved) != 0)
             HostCall.Panic(v, PanicCode.ReservedBit, address);

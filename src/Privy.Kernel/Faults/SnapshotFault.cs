@@ -17,6 +17,8 @@ internal static unsafe class SnapshotFault
         ulong entry = page == null ? 0 : Walk.Read(page);
         if ((entry & Entry.Explicit) != 0)
         {
+            if (entry == Entry.Missing)
+                return Outcome.NoBacking;
             bool isPrivate = (entry & Entry.Private) != 0;
             if (write && !isPrivate)
                 return MakePrivate(k, v, space, vma, page, entry & Entry.AddressMask, self);
@@ -44,7 +46,11 @@ internal static unsafe class SnapshotFault
             return outcome;
         ulong frame = FramePool.Take(k);
         // Main cannot write the linear page meanwhile: its entry is read-only until it has taken the lock we hold.
-        Intrinsics.CopyPage(DirectMap.At(k, frame), DirectMap.At(k, source));
+        if (!Intrinsics.TryCopyPage(DirectMap.At(k, frame), DirectMap.At(k, source)))
+        {
+            FramePool.Free(k, frame);
+            return Outcome.NoBacking;
+        }
         PrivateFrames.Add(k, space, frame);
         ulong old = Walk.Exchange(page, Rights.ExplicitEntry(vma, frame, isPrivate: true));
         Shootdown.FlushReplaced(k, v, space, old, self);

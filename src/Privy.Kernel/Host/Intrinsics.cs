@@ -19,6 +19,16 @@ public static unsafe class Intrinsics
     internal static void CopyPage(void* destination, void* source) =>
         Buffer.MemoryCopy(source, destination, 4096, 4096);
 
+    /// <summary>
+    /// Copies a page of the program. False: the host has nothing behind <paramref name="source"/>, a file that was cut short under its mapping;
+    /// the destination then holds anything.
+    /// </summary>
+    internal static bool TryCopyPage(void* destination, void* source)
+    {
+        CopyPage(destination, source);
+        return true;
+    }
+
     internal static void ZeroPage(void* destination) => new Span<byte>(destination, 4096).Clear();
 
     internal static void Pause() => Thread.SpinWait(1);

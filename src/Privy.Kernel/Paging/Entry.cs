@@ -27,6 +27,9 @@ public static class Entry
     /// <summary>Software, with <see cref="Explicit"/>: the frame belongs to this snapshot alone, which may write it.</summary>
     public const ulong Private = 1UL << 10;
 
+    /// <summary>The entry of a page that a snapshot is to have nothing at: main's mapping had no memory behind it when it went away.</summary>
+    public const ulong Missing = Explicit;
+
     /// <summary>No instruction fetches.</summary>
     public const ulong NoExecute = 1UL << 63;
 

@@ -20,6 +20,9 @@ internal static unsafe class RangeEdit
         if (space->Active != Space.InUse)
             return -Errno.Invalid;
         start &= ~(Layout.PageSize - 1);
+        // The kernel half is the same in all trees: nobody takes it away.
+        if (start < end && (!LinearMap.Contains(k, start) || !LinearMap.Contains(k, end - 1)))
+            return -Errno.Invalid;
         while (start < end)
         {
             // A gigabyte at a time, so that page faults of others get through.
@@ -86,7 +89,7 @@ internal static unsafe class RangeEdit
                 continue;
             }
             Vma* vma = VmaSet.Find(space, start);
-            if (vma != null)
+            if (vma != null && entry != Entry.Missing)
                 cached |= Cached(Walk.Exchange(page, Rights.ExplicitEntry(vma, frame, isPrivate)));
         }
         return cached;

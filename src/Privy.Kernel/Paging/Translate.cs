@@ -17,6 +17,9 @@ public enum PageKind
 
     /// <summary>The shared frame of zeros.</summary>
     Zero,
+
+    /// <summary>Nothing, though the page is mapped (<see cref="Entry.Missing"/>).</summary>
+    Missing,
 }
 
 /// <summary>Walks a space's tables without the lock, for the host.</summary>
@@ -44,6 +47,8 @@ public static unsafe class Translate
         entry = Walk.Read(Tables.At(k, entry) + Walk.TableIndex(address));
         if ((entry & Entry.Explicit) == 0)
             return (entry & Entry.Present) != 0 ? PageKind.Linear : PageKind.Absent;
+        if (entry == Entry.Missing)
+            return PageKind.Missing;
         ulong frame = entry & Entry.AddressMask;
         physical = frame | (address & (Layout.PageSize - 1));
         if ((entry & Entry.Private) != 0)

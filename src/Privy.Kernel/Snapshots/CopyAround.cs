@@ -140,7 +140,12 @@ internal static unsafe class CopyAround
             return 0;
         }
         ulong frame = FramePool.Take(k);
-        Intrinsics.CopyPage(DirectMap.At(k, frame), DirectMap.At(k, LinearMap.Physical(k, address)));
+        if (!Intrinsics.TryCopyPage(DirectMap.At(k, frame), DirectMap.At(k, LinearMap.Physical(k, address))))
+        {
+            FramePool.Free(k, frame);
+            all = false;
+            return 0;
+        }
         v->PcowCopies++;
         ulong left = readers;
         for (int i = 0; left != 0; i++, left >>= 1)

@@ -43,7 +43,11 @@ internal static unsafe class CopyOnWrite
             return outcome;
 
         ulong frame = FramePool.Take(k);
-        Intrinsics.CopyPage(DirectMap.At(k, frame), DirectMap.At(k, source));
+        if (!Intrinsics.TryCopyPage(DirectMap.At(k, frame), DirectMap.At(k, source)))
+        {
+            FramePool.Free(k, frame);
+            return Outcome.NoBacking;
+        }
         v->PcowCopies++;
         EarlyWrites.Record(k, v, address);
         Redirect(k, v, readers, address, frame, present: true);

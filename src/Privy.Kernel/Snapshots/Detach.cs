@@ -68,10 +68,28 @@ internal static unsafe class Detach
         // Snapshots may be writing memory they share with main: they must stop before the copy is made.
         if (AnyShared(k, readers, address))
             CopyOnWrite.Redirect(k, v, readers, address, frame, present: false);
-        Intrinsics.CopyPage(DirectMap.At(k, frame), DirectMap.At(k, source));
+        if (!Intrinsics.TryCopyPage(DirectMap.At(k, frame), DirectMap.At(k, source)))
+        {
+            FramePool.Free(k, frame);
+            MarkMissing(k, v, readers, address);
+            return Outcome.Done;
+        }
         CopyOnWrite.Redirect(k, v, readers, address, frame, present: true);
         CopyOnWrite.Keep(k, readers, frame);
         return Outcome.Done;
+    }
+
+    /// <summary>The snapshots had nothing there but a fault, and keep that whatever main maps there next.</summary>
+    private static void MarkMissing(KernelState* k, VcpuArea* v, ulong spaces, ulong address)
+    {
+        for (int i = 0; spaces != 0; i++, spaces >>= 1)
+        {
+            if ((spaces & 1) == 0)
+                continue;
+            Space* space = k->Spaces + i;
+            ulong old = Walk.Exchange(Walk.Page(k, space, address), Entry.Missing);
+            Shootdown.FlushReplaced(k, v, space, old, self: true);
+        }
     }
 
     private static bool AnyShared(KernelState* k, ulong readers, ulong address)

@@ -55,9 +55,9 @@ internal static unsafe class Precopy
         if (start >= stop || start >= vma->End)
             return Outcome.Done;
         Outcome outcome = MainFault.Handle(k, v, start, write: true, fetch: false, PagesPerLock - 1);
-        if (outcome == Outcome.Done)
+        if (outcome is Outcome.Done or Outcome.NoBacking)
             start += Layout.PageSize;
-        return outcome;
+        return outcome == Outcome.NoBacking ? Outcome.Done : outcome;
     }
 
     /// <summary>Whether main would take a fault there, and no snapshot may have the page cached: that would cost a shootdown.</summary>

@@ -55,7 +55,8 @@ internal static unsafe class ReaderCopies
             return Outcome.Done;
         if (!FramePool.AtHand(k, v))
             return v->NoReadyFrames != 0 ? Outcome.Done : Outcome.NeedReadyFrames;
-        Copy(k, space, vma, page, address);
+        if (!TryCopy(k, space, vma, page, address))
+            return Outcome.Done;
         v->CopyReadsNext = address & ~(Layout.LargePageSize - 1);
         handled = true;
         return Outcome.Done;
@@ -139,8 +140,8 @@ internal static unsafe class ReaderCopies
                 v->CopyReadsNext = address;
                 return Outcome.NeedReadyFrames;
             }
-            Copy(k, space, vma, page, address);
-            copied++;
+            if (TryCopy(k, space, vma, page, address))
+                copied++;
         }
         v->CopyReadsNext = page != null && address < end ? address : 0;
         return Outcome.Done;
@@ -148,15 +149,20 @@ internal static unsafe class ReaderCopies
 
     /// <summary>
     /// The copy is this snapshot's alone: others that share the page get theirs when they read it or main writes it. The entry is absent, so no
-    /// translation is replaced.
+    /// translation is replaced. False: the host cannot read main's page; the reader finds out itself.
     /// </summary>
-    private static void Copy(KernelState* k, Space* space, Vma* vma, ulong* page, ulong address)
+    private static bool TryCopy(KernelState* k, Space* space, Vma* vma, ulong* page, ulong address)
     {
         ulong frame = FramePool.Take(k);
-        Intrinsics.CopyPage(DirectMap.At(k, frame), DirectMap.At(k, LinearMap.Physical(k, address)));
+        if (!Intrinsics.TryCopyPage(DirectMap.At(k, frame), DirectMap.At(k, LinearMap.Physical(k, address))))
+        {
+            FramePool.Free(k, frame);
+            return false;
+        }
         Limbo.Add(k, space, frame, space->Epoch);
         Walk.Write(page, Rights.ExplicitEntry(vma, frame, isPrivate: false));
         k->CopiedForReaders++;
+        return true;
     }
 
     private static long ForgetGigabyte(KernelState* k, VcpuArea* v, Space* space, ulong* pointer, ulong gigabyte)

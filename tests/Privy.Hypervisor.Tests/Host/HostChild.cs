@@ -14,6 +14,16 @@ internal static class HostChild
         NativeProcess.Run(Path.GetFullPath(Path.Combine(Path.GetDirectoryName(typeof(object).Assembly.Location)!, "../../../dotnet")),
             ["dotnet", typeof(HostChild).Assembly.Location], ignored, environment: [$"{Variable}={what}"]);
 
+    private static unsafe void RunTrapInstruction()
+    {
+        var code = new Iced.Intel.Assembler(64);
+        Iced.Intel.Label start = code.CreateLabel();
+        code.Label(ref start);
+        code.int3();
+        code.ret();
+        ((delegate* unmanaged<void>)HostCode.Assemble(code).GetLabelRIP(start))();
+    }
+
 #pragma warning disable CA2255 // The test program's own entry point is generated.
     [ModuleInitializer]
     internal static void Begin()
@@ -24,6 +34,16 @@ internal static class HostChild
         {
             case "die":
                 HostSignals.DieBy(int.Parse(words[1]));
+                break;
+            case "abort":
+            case "trap":
+                KernelSigaction.Set(Signal.SIGTRAP, default); // as where the runtime has no handler for it
+                HostSignals.Start((_, _) => { });
+                HostSignals.SetDisposition(Signal.SIGABRT, HostDisposition.Forward);
+                HostSignals.SetDisposition(Signal.SIGTRAP, HostDisposition.Forward);
+                if (words[0] == "abort")
+                    System.Environment.FailFast("as the test wants it");
+                RunTrapInstruction();
                 break;
             case "exec":
                 HostSignals.Initialize();

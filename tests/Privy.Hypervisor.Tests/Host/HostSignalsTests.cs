@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using System.Globalization;
+using System.Runtime.CompilerServices;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Signals;
 
@@ -47,9 +48,42 @@ public unsafe class HostSignalsTests
     [Fact]
     public void The_runtimes_own_signals_are_out_of_reach()
     {
-        foreach (int signal in new[] { Signal.SIGSEGV, Signal.SIGFPE, Signal.SIGILL, Signal.SIGBUS, Signal.SIGTRAP, Signal.SIGABRT, Signal.SIGPIPE, Signal.SIGKILL, Signal.SIGSTOP, 32, 33, 34, SafeSyscall.KickSignal, 0, 65 })
+        foreach (int signal in new[] { Signal.SIGPIPE, Signal.SIGKILL, Signal.SIGSTOP, 32, 33, 34, SafeSyscall.KickSignal, 0, 65 })
             Assert.False(HostSignals.SetDisposition(signal, HostDisposition.Default));
     }
+
+    /// <summary>What another process sends is the program's; a fault of the host's own code stays the runtime's, whatever the program does with the signal.</summary>
+    [Theory]
+    [InlineData(HostDisposition.Forward)]
+    [InlineData(HostDisposition.Ignore)]
+    public void Signals_of_faults_from_outside_arrive_and_own_faults_do_not(HostDisposition disposition)
+    {
+        foreach (int signal in new[] { Signal.SIGSEGV, Signal.SIGFPE, Signal.SIGILL, Signal.SIGBUS, Signal.SIGTRAP, Signal.SIGABRT })
+        {
+            Assert.True(HostSignals.SetDisposition(signal, disposition));
+            Assert.Equal(0, NativeProcess.Run("/bin/sh", ["sh", "-c", $"kill -{signal} {Environment.ProcessId}"]).Status);
+            SignalInfo info = Next();
+            Assert.Equal((signal, SignalInfo.SI_USER), (info.Number, info.Code));
+            Assert.NotEqual(Environment.ProcessId, info.ProcessId);
+        }
+        Assert.Throws<NullReferenceException>(() => Nothing().Length);
+        Assert.Throws<DivideByZeroException>(() => 1 / Zero());
+        Assert.False(Seen.TryTake(out _, 50));
+        foreach (int signal in new[] { Signal.SIGSEGV, Signal.SIGFPE, Signal.SIGILL, Signal.SIGBUS, Signal.SIGTRAP, Signal.SIGABRT })
+            Assert.True(HostSignals.SetDisposition(signal, HostDisposition.Default));
+        Assert.Throws<NullReferenceException>(() => Nothing().Length);
+
+        [MethodImpl(MethodImplOptions.NoInlining)]
+        static string Nothing() => null!;
+
+        [MethodImpl(MethodImplOptions.NoInlining)]
+        static int Zero() => 0;
+    }
+
+    [Theory]
+    [InlineData("abort", Signal.SIGABRT)]
+    [InlineData("trap", Signal.SIGTRAP)]
+    public void An_own_fault_ends_the_process_though_its_signal_is_forwarded(string how, int signal) => Assert.Equal(signal, HostChild.Run(how).Status & 0x7f);
 
     [Theory]
     [InlineData(Signal.SIGTERM)]

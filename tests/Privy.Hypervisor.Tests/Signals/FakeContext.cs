@@ -84,6 +84,8 @@ internal sealed class FakeContext : ISignalContext, IProcessDirectory, IDisposab
 
     public bool IsReservedDescriptor(int descriptor) => false;
 
+    public bool IsReachable(ulong address) => true;
+
     public ProcessSignals? FindProcess(int processId) => processId == ProcessId ? ProcessSignals : null;
     public ThreadSignals? FindThread(int threadId) => threadId == ThreadId ? ThreadSignals : null;
     public IReadOnlyList<ProcessSignals> SnapshotsOfGroup(int group) => [];

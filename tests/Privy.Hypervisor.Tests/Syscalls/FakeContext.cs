@@ -129,6 +129,11 @@ internal sealed unsafe partial class FakeContext : ISyscallContext, IDisposable
 
     public void RaiseSigpipe() => Sigpipes++;
 
+    /// <summary>What the program may not name; nothing unless a test says so.</summary>
+    public Func<ulong, bool> Reaches { get; set; } = _ => true;
+
+    public bool IsReachable(ulong address) => Reaches(address);
+
     public bool IsReservedDescriptor(int descriptor) => Reserved.Contains(descriptor);
 
     public void SetTemporarySignalMask(ulong mask) => TemporaryMask = mask;

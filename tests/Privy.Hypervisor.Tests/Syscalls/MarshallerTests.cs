@@ -383,6 +383,8 @@ public class MarshallerTests
         public string ListMemory(MemoryReport report) => "";
 
         public bool IsReservedDescriptor(int descriptor) => false;
+
+        public bool IsReachable(ulong address) => true;
         public void SetTemporarySignalMask(ulong mask) { }
         public void Dispose() => Arena.Dispose();
     }

@@ -20,6 +20,10 @@ public enum Needs
     Memcached = 1024,
     Nginx = 2048,
     Postgres = 4096,
+    /// <summary>Rights to make devices and mounts that only the test's own processes see.</summary>
+    Root = 8192,
+    /// <summary>A control group that bounds memory.</summary>
+    MemoryGroup = 16384,
 }
 
 /// <summary>A test that is reported as skipped, by name, where what it needs is missing.</summary>
@@ -73,6 +77,10 @@ public static class Requirements
             return "There is no memcached in PATH (apt-get install memcached).";
         if (needs.HasFlag(Needs.Nginx) && Find("nginx") is null)
             return "There is no nginx in PATH (apt-get install nginx-light).";
+        if (needs.HasFlag(Needs.Root) && !CanMount())
+            return "The user may not make mounts of his own (unshare --mount, mknod): run the tests as root.";
+        if (needs.HasFlag(Needs.MemoryGroup) && Abuse.MemoryGroup.Parent is null)
+            return "No control group can be made that bounds memory.";
         if (needs.HasFlag(Needs.Postgres) && FindPostgres() is null)
             return "There is no PostgreSQL in /usr/lib/postgresql (apt-get install postgresql).";
         return null;
@@ -92,6 +100,12 @@ public static class Requirements
     /// <summary>The full path of a program that must be there.</summary>
     public static string Require(string program) =>
         Find(program) ?? throw new InvalidOperationException($"{program} is not installed, and this test cannot do without it.");
+
+    private static readonly Lazy<bool> Mounts = new(() =>
+        Find("unshare") is not null && Find("setpriv") is not null && Environment.UserName == "root"
+        && ProcessRun.Run(["unshare", "--mount", "--propagation", "private", "mount", "-t", "tmpfs", "none", "/mnt"], "/").ExitCode == 0);
+
+    private static bool CanMount() => Mounts.Value;
 
     private static string? MissingKvm()
     {

@@ -48,12 +48,16 @@ public static partial class TestPrograms
     public static TheoryData<string> Cases(string name)
     {
         var cases = new TheoryData<string>();
-        foreach (Match match in CaseName().Matches(File.ReadAllText(Path.Combine(Sources, $"{name}.c"))))
-            if (!match.Groups[1].Value.StartsWith("die_", StringComparison.Ordinal))
-                cases.Add(match.Groups[1].Value);
-        if (cases.Count == 0)
-            throw new InvalidOperationException($"{name}.c has no cases.");
+        foreach (var testCase in Names(name))
+            cases.Add(testCase);
         return cases;
+    }
+
+    /// <summary>The same, as a list.</summary>
+    public static IReadOnlyList<string> Names(string name)
+    {
+        var names = CaseName().Matches(File.ReadAllText(Path.Combine(Sources, $"{name}.c"))).Select(match => match.Groups[1].Value).Where(n => !n.StartsWith("die_", StringComparison.Ordinal)).ToList();
+        return names.Count > 0 ? names : throw new InvalidOperationException($"{name}.c has no cases.");
     }
 
     /// <summary>Runs one case, or all when no name is given, natively and under Privy.</summary>

@@ -2,6 +2,7 @@
 #include "testlib.h"
 #include <setjmp.h>
 #include <sys/resource.h>
+#include <sys/uio.h>
 #include <ucontext.h>
 
 static sigjmp_buf back;
@@ -170,6 +171,137 @@ CASE(truncated_file)
     unsigned char *n = mmap(NULL, 8 * PAGE, PROT_READ, MAP_SHARED, fd, 0);
     EXPECT(SIGBUS, BUS_ADRERR, n + 5 * PAGE, rd(n + 5 * PAGE));
     EQUAL(pattern(900, 5), n[5]);
+}
+
+static int private_file(unsigned char **m, size_t pages, uint64_t seed)
+{
+    int fd = pattern_file(pages * PAGE, seed);
+    *m = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+    CHECK(*m != MAP_FAILED);
+    return fd;
+}
+
+CASE(truncated_file_written)
+{
+    unsigned char *m;
+    int fd = private_file(&m, 6, 901);
+    SYS(ftruncate(fd, 2 * PAGE));
+    EXPECT(SIGBUS, BUS_ADRERR, m + 3 * PAGE + 9, wr(m + 3 * PAGE + 9));
+    m[PAGE] = 77;
+    EQUAL(77, m[PAGE]);
+    /* and when the file has grown again, the page is there, empty */
+    SYS(ftruncate(fd, 4 * PAGE));
+    EQUAL(0, m[3 * PAGE + 9]);
+    m[3 * PAGE + 9] = 5;
+    EQUAL(5, m[3 * PAGE + 9]);
+}
+
+/* What a system call is given there it does not take. */
+static void calls_refuse(unsigned char *m)
+{
+    int p[2], e = open("/dev/zero", O_RDONLY);
+    SYS(pipe(p));
+    EQUAL(-1, write(p[1], m, 10));
+    EQUAL(EFAULT, errno);
+    EQUAL(-1, read(e, m + 20, 10));
+    EQUAL(EFAULT, errno);
+    EQUAL(-1, open((char *)m, O_RDONLY));
+    EQUAL(EFAULT, errno);
+    EQUAL(-1, nanosleep((struct timespec *)m, NULL));
+    EQUAL(EFAULT, errno);
+    EQUAL(-1, writev(p[1], (struct iovec *)m, 1));
+    EQUAL(EFAULT, errno);
+    EQUAL(-1, pipe((int *)(m + 40)));
+    EQUAL(EFAULT, errno);
+    EQUAL(-1, syscall(SYS_sysinfo, m));
+    EQUAL(EFAULT, errno);
+    EQUAL(-1, syscall(SYS_rt_sigprocmask, SIG_BLOCK, m, NULL, 8));
+    EQUAL(EFAULT, errno);
+    SYS(close(p[0]));
+    SYS(close(p[1]));
+    SYS(close(e));
+}
+
+CASE(truncated_file_in_calls)
+{
+    unsigned char *m;
+    int fd = private_file(&m, 4, 902);
+    SYS(ftruncate(fd, PAGE));
+    calls_refuse(m + 2 * PAGE);
+    int other;
+    unsigned char *n;
+    other = private_file(&n, 4, 902);
+    IN_CHILD({ SYS(ftruncate(other, PAGE)); calls_refuse(n + 2 * PAGE); });
+    IN_CHILD({
+        unsigned char *s = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0);
+        CHECK(s != MAP_FAILED);
+        calls_refuse(s + 2 * PAGE);
+        EXPECT(SIGBUS, BUS_ADRERR, s + 3 * PAGE, rd(s + 3 * PAGE));
+    });
+}
+
+static void both_refuse(unsigned char *m)
+{
+    EXPECT(SIGBUS, BUS_ADRERR, m + 9, wr(m + 9));
+    EQUAL(1, got_write);
+    EXPECT(SIGBUS, BUS_ADRERR, m + PAGE + 9, rd(m + PAGE + 9));
+    calls_refuse(m + 2 * PAGE);
+}
+
+/* The copy that a write makes while a snapshot reads the page is the guest kernel's, which must survive it. */
+CASE(truncated_file_under_a_snapshot)
+{
+    unsigned char *m;
+    int go[2], done[2];
+    char c;
+    int fd = private_file(&m, 10, 903);
+    unsigned char *beside = map_anonymous(PAGE);
+    fill(beside, PAGE, 904);
+    SYS(pipe(go));
+    SYS(pipe(done));
+    fflush(NULL);
+    pid_t child = (pid_t)SYS(fork());
+    if (child == 0) {
+        SYS(close(go[1]));
+        EQUAL(1, read(go[0], &c, 1));
+        HOLDS(m, 0, PAGE, 903);
+        HOLDS(beside, 0, PAGE, 904);
+        both_refuse(m + 6 * PAGE);
+        m[0] = 1;
+        EQUAL(1, write(done[1], "d", 1));
+        EQUAL(0, read(go[0], &c, 1));
+        /* the parent has given the addresses up, and uses some for something else */
+        both_refuse(m + 2 * PAGE);
+        both_refuse(m + 6 * PAGE);
+        _exit(0);
+    }
+    SYS(ftruncate(fd, 2 * PAGE));
+    both_refuse(m + 2 * PAGE);
+    m[0] = 2;
+    fill(beside, PAGE, 905);
+    EQUAL(1, write(go[1], "g", 1));
+    EQUAL(1, read(done[0], &c, 1));
+    both_refuse(m + 6 * PAGE);
+    EQUAL(2, m[0]);
+    SYS(madvise(m + 2 * PAGE, 2 * PAGE, MADV_DONTNEED));
+    CHECK(mmap(m + 6 * PAGE, 3 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == m + 6 * PAGE);
+    EQUAL(0, m[6 * PAGE]);
+    fill(m + 6 * PAGE, 3 * PAGE, 906);
+    SYS(close(go[1]));
+    expect_exit(child, 0);
+    HOLDS(m, 6 * PAGE, 0, 906);
+    HOLDS(m + 6 * PAGE, 0, 3 * PAGE, 906);
+}
+
+CASE(truncated_file_in_a_childs_child)
+{
+    unsigned char *m;
+    int fd = private_file(&m, 10, 907);
+    IN_CHILD({
+        SYS(ftruncate(fd, 2 * PAGE));
+        both_refuse(m + 2 * PAGE);
+        IN_CHILD({ both_refuse(m + 3 * PAGE); HOLDS(m, 0, 2 * PAGE, 907); });
+    });
 }
 
 /* A handler that repairs the fault and returns: the instruction runs again. */

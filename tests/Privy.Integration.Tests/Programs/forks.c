@@ -23,6 +23,23 @@ CASE(exit_codes)
 
 /* exit() and not _exit(): handlers and buffers of the C library run in the child. */
 static void at_exit(void) { printf("at exit in the child\n"); }
+/* What a process had open is closed with it: a child that outlives it sees the end of its pipe. */
+CASE(die_before_its_child)
+{
+    int p[2];
+    char c;
+    SYS(pipe(p));
+    printf("a child is left\n");
+    if (SYS(fork()) == 0) {
+        SYS(close(p[1]));
+        EQUAL(0, read(p[0], &c, 1));
+        printf("and sees the end\n");
+        fflush(stdout);
+        _exit(0);
+    }
+    _exit(3);
+}
+
 CASE(exit_with_handlers)
 {
     fflush(NULL);

@@ -6,6 +6,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -450,6 +451,187 @@ CASE(forks_in_between_send_nothing_twice)
     }
     SYS(close(fd));
     finish(&r, sent);
+}
+
+/* ---- reads after events, in every way there is ---- */
+
+static volatile int reader_turn;
+static volatile ssize_t reader_result;
+static int reader_fd;
+static unsigned char reader_block[4096];
+
+static void *read_at_turn(void *argument)
+{
+    (void)argument;
+    for (;;) {
+        SPIN_UNTIL(reader_turn != 0);
+        if (reader_turn == 2)
+            return NULL;
+        reader_result = read(reader_fd, reader_block, sizeof reader_block);
+        reader_turn = 0;
+    }
+}
+
+struct sender { pthread_t thread; int fd; size_t bytes; volatile size_t acknowledged; };
+
+static void *send_in_pieces(void *argument)
+{
+    struct sender *s = argument;
+    unsigned char block[3000], answer[64];
+    for (size_t sent = 0; sent < s->bytes;) {
+        size_t length = 1 + mix(sent) % sizeof block;
+        if (length > s->bytes - sent)
+            length = s->bytes - sent;
+        for (size_t j = 0; j < length; j++)
+            block[j] = pattern(2, sent + j);
+        for (size_t done = 0; done < length;)
+            done += (size_t)SYS(write(s->fd, block + done, length - done));
+        sent += length;
+        /* What the server says to most events: it is not to have too much at once. */
+        struct pollfd said = { s->fd, POLLIN, 0 };
+        SYS(poll(&said, 1, 3));
+        while (recv(s->fd, answer, sizeof answer, MSG_DONTWAIT) > 0) {}
+    }
+    SYS(shutdown(s->fd, SHUT_WR));
+    while (SYS(read(s->fd, answer, sizeof answer)) != 0) {}
+    return NULL;
+}
+
+CASE(what_was_received_is_read_once_whoever_reads_how)
+{
+    struct sender s = { .bytes = 2500000 };
+    int fd, epoll = (int)SYS(epoll_create1(0));
+    pthread_t reader;
+    connection(&fd, &s.fd);
+    EQUAL(0, pthread_create(&s.thread, NULL, send_in_pieces, &s));
+    EQUAL(0, pthread_create(&reader, NULL, read_at_turn, NULL));
+    struct epoll_event event = { EPOLLIN, { .u64 = 0x123456789abcULL } };
+    SYS(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+    unsigned char *block = map_anonymous(3 * PAGE);
+    SYS(mprotect(block + 2 * PAGE, PAGE, PROT_NONE));
+    size_t received = 0;
+    for (uint32_t round = 0;; round++) {
+        unsigned char peeked[100];
+        struct iovec parts[2] = { { block + 100, 50 }, { block, 77 } };
+        int there, copy;
+        ssize_t n, looked;
+        EQUAL(1, SYS(epoll_wait(epoll, &event, 1, 20000)));
+        EQUAL(0x123456789abcULL, event.data.u64);
+        if (round % 16 != 2)
+            EQUAL(8, write(fd, "answer 8", 8));
+        switch (round % 16) {
+        default:
+            n = read(fd, block, 2 * PAGE);
+            break;
+        case 3:
+            n = read(fd, block, 7);
+            break;
+        case 5:
+            SYS(ioctl(fd, FIONREAD, &there));
+            n = read(fd, block, there == 0 ? 1 : (size_t)there > 2 * PAGE ? 2 * PAGE : (size_t)there);
+            if (there != 0 && (size_t)there <= 2 * PAGE)
+                EQUAL(there, n);
+            break;
+        case 7:
+            looked = recv(fd, peeked, sizeof peeked, MSG_PEEK);
+            n = read(fd, block, 2 * PAGE);
+            CHECK(n >= looked);
+            CHECK(memcmp(peeked, block, (size_t)looked) == 0);
+            break;
+        case 9:
+            n = readv(fd, parts, 2);
+            if (n > 50)
+                memmove(block + 150, block, (size_t)n - 50);
+            memmove(block, block + 100, (size_t)n);
+            break;
+        case 11:
+            /* 0 where there is only the end to be read. Late, as it makes what follows be read as it always was. */
+            n = round < 600 ? 0 : read(fd, block + 2 * PAGE, PAGE);
+            CHECK(n == 0 || (n == -1 && errno == EFAULT));
+            n = read(fd, block, 2 * PAGE);
+            break;
+        case 13:
+            /* Late: what a second thread has to do with is read as it always was from then on. */
+            if (round < 700) {
+                n = read(fd, block, PAGE);
+                break;
+            }
+            reader_fd = fd;
+            reader_turn = 1;
+            SPIN_UNTIL(reader_turn == 0);
+            n = reader_result;
+            memcpy(block, reader_block, n < 0 ? 0 : (size_t)n);
+            break;
+        case 15:
+            if (round < 1000) {
+                n = recv(fd, block, 2 * PAGE, 0);
+                break;
+            }
+            copy = (int)SYS(dup(fd));
+            n = read(copy, block, 2 * PAGE);
+            SYS(close(copy));
+        }
+        if (n == -1)
+            FAIL("round %u", round);
+        if (n == 0)
+            break;
+        HOLDS(block, received, (size_t)n, 2);
+        received += (size_t)n;
+    }
+    EQUAL(s.bytes, received);
+    SYS(close(fd));
+    EQUAL(0, pthread_join(s.thread, NULL));
+    reader_turn = 2;
+    EQUAL(0, pthread_join(reader, NULL));
+    SYS(close(s.fd));
+    SYS(close(epoll));
+}
+
+CASE(snapshots_keep_what_a_read_overwrites)
+{
+    struct sender s = { .bytes = 400000 };
+    int fd, epoll = (int)SYS(epoll_create1(0));
+    connection(&fd, &s.fd);
+    EQUAL(0, pthread_create(&s.thread, NULL, send_in_pieces, &s));
+    struct epoll_event event = { EPOLLIN, { .fd = fd } };
+    SYS(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+    enum { pages = 16 };
+    unsigned char *block = map_anonymous(pages * PAGE);
+    size_t received = 0;
+    pid_t pid = 0;
+    for (uint32_t round = 0;; round++) {
+        if (round % 40 == 20) {
+            if (pid != 0)
+                expect_exit(pid, 5);
+            fflush(NULL);
+            pid = (pid_t)SYS(fork());
+            if (pid == 0) {
+                static unsigned char first[pages * PAGE];
+                memcpy(first, block, sizeof first);
+                for (int look = 0; look < 10; look++) {
+                    if (memcmp(first, block, sizeof first) != 0)
+                        FAIL("look %d: the child sees its memory change", look);
+                    usleep(300);
+                }
+                _exit(5);
+            }
+        }
+        EQUAL(1, SYS(epoll_wait(epoll, &event, 1, 20000)));
+        EQUAL(4, write(fd, "more", 4));
+        unsigned char *to = block + round % pages * PAGE;
+        ssize_t n = SYS(read(fd, to, PAGE));
+        if (n == 0)
+            break;
+        HOLDS(to, received, (size_t)n, 2);
+        received += (size_t)n;
+    }
+    EQUAL(s.bytes, received);
+    if (pid != 0)
+        expect_exit(pid, 5);
+    SYS(close(fd));
+    EQUAL(0, pthread_join(s.thread, NULL));
+    SYS(close(s.fd));
+    SYS(close(epoll));
 }
 
 /* The process ends right after its last write, without closing anything. */

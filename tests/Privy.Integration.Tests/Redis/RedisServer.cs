@@ -12,13 +12,24 @@ public sealed class RedisServer : IDisposable
 
     /// <summary>Starts a server and waits until it answers. Data lies in <paramref name="folder"/>, or in a new one.</summary>
     public RedisServer(bool underPrivy, IReadOnlyList<string>? configuration = null, string? folder = null, params string[] privyOptions)
+        : this(underPrivy, FreePort(), configuration, folder, privyOptions)
+    {
+    }
+
+    /// <summary>The same on a given port: a server that comes back where others know it.</summary>
+    public RedisServer(bool underPrivy, int port, IReadOnlyList<string>? configuration, string? folder, params string[] privyOptions)
+        : this(underPrivy, port, folder, home => ["--port", $"{port}", "--bind", "127.0.0.1", "--dir", home, "--save", "", "--appendonly", "no", "--daemonize", "no",
+            "--enable-debug-command", "yes", "--loglevel", "notice", .. configuration ?? []], privyOptions)
+    {
+    }
+
+    private RedisServer(bool underPrivy, int port, string? folder, Func<string, string[]> command, params string[] privyOptions)
     {
         if (folder is null)
             own = new TemporaryFolder();
         Folder = folder ?? own!.Path;
-        Port = FreePort();
-        string[] arguments = ["--port", $"{Port}", "--bind", "127.0.0.1", "--dir", Folder, "--save", "", "--appendonly", "no", "--daemonize", "no",
-            "--enable-debug-command", "yes", "--loglevel", "notice", .. configuration ?? []];
+        Port = port;
+        var arguments = command(Folder);
         var program = Requirements.Require("redis-server");
         run = new ProcessRun(underPrivy ? Launcher.Command(program, arguments, privyOptions) : [program, .. arguments], Folder);
         try
@@ -30,6 +41,18 @@ public sealed class RedisServer : IDisposable
             Dispose();
             throw;
         }
+    }
+
+    /// <summary>Starts a Sentinel, which keeps its state in its configuration file.</summary>
+    public static RedisServer Sentinel(bool underPrivy, params string[] configuration)
+    {
+        var port = FreePort();
+        return new RedisServer(underPrivy, port, null, home =>
+        {
+            var file = Path.Combine(home, "sentinel.conf");
+            File.WriteAllLines(file, [$"port {port}", "bind 127.0.0.1", $"dir {home}", "daemonize no", .. configuration]);
+            return [file, "--sentinel"];
+        });
     }
 
     public int Port { get; }

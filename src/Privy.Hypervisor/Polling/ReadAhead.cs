@@ -1,0 +1,105 @@
+using Privy.Hypervisor.Boot;
+using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Syscalls;
+using Privy.Kernel;
+
+namespace Privy.Hypervisor.Polling;
+
+/// <summary>
+/// Looks at what the connections that <c>epoll_wait</c> has named have received, so that the reads which follow take it from memory without an exit. Nothing is taken
+/// from a connection before the program has read it: the bytes are peeked at, and those that were read are received at the thread's next stop.
+/// </summary>
+internal sealed unsafe class ReadAhead
+{
+    private const ulong Peek = 0x2, Discard = 0x20, DontWait = 0x40; // MSG_*
+    private const uint In = 0x1, Other = 0x2 | 0x8 | 0x10 | 0x2000; // EPOLL*: not with PRI, ERR, HUP, RDHUP
+    private const int EventSize = 12, DataOffset = 4;
+
+    // More than this at once is a load that single reads are no matter for.
+    private const ulong Most = 16 * 1024;
+
+    private const int MostKnown = 1 << 16;
+    private static readonly ulong s_first = Layout.KernelBase + Layout.ReadAheadOffset + (SyscallRing.SendDescriptorCount * (ulong)sizeof(Fetched));
+    private static readonly ulong s_end = Layout.KernelBase + Layout.ReadAheadOffset + Layout.ReadAheadSize;
+
+    private readonly SyscallRing* _ring;
+    private readonly Lock _lock = new();
+    private readonly Dictionary<(int Epoll, ulong Data), int> _descriptors = [];
+    private readonly List<int> _fetched = [];
+
+    internal ReadAhead(SyscallRing* ring) => _ring = ring;
+
+    /// <summary>Reads that were answered from memory.</summary>
+    internal long Taken { get; private set; }
+
+    /// <summary>Whether anything was fetched since the last <see cref="Settle"/>.</summary>
+    internal bool Any => _fetched.Count > 0;
+
+    /// <summary>Whether a descriptor's bytes were fetched since then.</summary>
+    internal static bool Holds(ulong descriptor) => descriptor < SyscallRing.SendDescriptorCount && SyscallRing.FetchedOf((int)descriptor)->Length != 0;
+
+    /// <summary>After an epoll_ctl: which descriptor the events with its data mean. It may be wrong later without harm: then nothing is there to peek at.</summary>
+    internal void Learn(int epoll, int operation, int descriptor, ulong @event)
+    {
+        const int delete = 2;
+        if (operation == delete || @event == 0)
+            return;
+        lock (_lock)
+        {
+            if (_descriptors.Count >= MostKnown)
+                _descriptors.Clear();
+            _descriptors[(epoll, *(ulong*)(@event + DataOffset))] = descriptor;
+        }
+    }
+
+    /// <summary>After an epoll_wait: fetches for the connections that its events name, as far as <paramref name="isEligible"/> says.</summary>
+    internal void Fetch(int epoll, ulong events, long count, Func<ulong, bool> isEligible)
+    {
+        var next = s_first;
+        for (var i = 0L; i < count && s_end - next >= Most; i++)
+        {
+            var at = (byte*)events + (i * EventSize);
+            if ((*(uint*)at & (In | Other)) != In)
+                continue;
+            int descriptor;
+            lock (_lock)
+            {
+                if (!_descriptors.TryGetValue((epoll, *(ulong*)(at + DataOffset)), out descriptor))
+                    continue;
+            }
+
+            if (!isEligible((ulong)descriptor) || Holds((ulong)descriptor))
+                continue;
+            var got = HostSyscall.RawQuick(SyscallNumber.recvfrom, (ulong)descriptor, next, Most, Peek | DontWait);
+            // A read that gets less than it has room for says that there is no more; so there must not be.
+            if (got is <= 0 or (long)Most)
+                continue;
+            *SyscallRing.FetchedOf(descriptor) = new Fetched { Address = next, Length = (ulong)got };
+            _fetched.Add(descriptor);
+            Interlocked.Or(ref _ring->FetchedDescriptors[descriptor / 32], 1U << (descriptor % 32));
+            next += ((ulong)got + 7) & ~7UL;
+        }
+    }
+
+    /// <summary>Receives what the program has read, and forgets the rest. By the thread outside of the guest, or by the poller while the thread waits for it.</summary>
+    internal void Settle()
+    {
+        if (_fetched.Count == 0)
+            return;
+        foreach (var descriptor in _fetched)
+        {
+            _ring->ForgetFetched(descriptor);
+            var fetched = SyscallRing.FetchedOf(descriptor);
+            if (fetched->Length != 0)
+            {
+                // TCP drops them without a copy (MSG_TRUNC, tcp(7)); others put them where they are already.
+                _ = HostSyscall.RawQuick(SyscallNumber.recvfrom, (ulong)descriptor, fetched->Address, fetched->Length, Discard | DontWait);
+                Taken++;
+            }
+
+            fetched->Length = 0;
+        }
+
+        _fetched.Clear();
+    }
+}

@@ -1,0 +1,268 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
+using System.Text;
+
+namespace Privy.Integration.Tests;
+
+/// <summary>What befalls a server from outside: it is killed, stopped, out of memory, disk, descriptors; nothing is left over, and what can go on does.</summary>
+public sealed class ResilienceTests
+{
+    public static TheoryData<string> Cases() => TestPrograms.Cases("abuse");
+
+    [PrivyTheory(Needs.Compiler)]
+    [MemberData(nameof(Cases))]
+    public void A_program_that_asks_for_too_much(string name) => TestPrograms.Run("abuse", name, seconds: 150);
+
+    /// <summary>SIGKILL to the host process while a BGSAVE runs: its child, its stand-in and its native children go with it.</summary>
+    [PrivyFact(Needs.Redis | Needs.Privy)]
+    public void Killed_as_a_whole_it_leaves_nothing()
+    {
+        using var run = new ProcessRun(Launcher.Command("/bin/bash", ["-c", "(while :; do :; done) & (sleep 600) & sleep 600 & sh -c 'echo ready; exec sleep 600'"]), Path.GetTempPath(), keepInputOpen: true);
+        WaitUntil(() => run.OutputSoFar.Contains("ready", StringComparison.Ordinal));
+        Thread.Sleep(300);
+        Assert.True(Descendants(run.Id).Count >= 3, "there is nothing that could be left");
+        var native = Descendants(run.Id).Where(id => Command(id).StartsWith("sleep", StringComparison.Ordinal)).ToList();
+        Assert.Equal(0, Native.Kill(run.Id, Native.SIGKILL));
+        var family = Descendants(run.Id).Except(native).ToList();
+        WaitUntil(() => run.HasExited && !family.Any(id => Directory.Exists($"/proc/{id}") && !IsZombie(id)));
+        // A native process that exec made outlives its parent natively, too.
+        foreach (var id in native)
+            _ = Native.Kill(id, Native.SIGKILL);
+    }
+
+    [PrivyFact(Needs.Redis | Needs.Privy)]
+    public void Killed_during_a_BGSAVE_the_server_leaves_no_process_and_the_old_file_is_whole()
+    {
+        using var folder = new TemporaryFolder();
+        using (var server = new RedisServer(underPrivy: true, folder: folder))
+        {
+            using var client = server.Connect();
+            client.Must("DEBUG", "POPULATE", "50000", "key", "100");
+            server.BackgroundSave(client);
+            client.Must("SET", "late", "1");
+            client.Must("CONFIG", "SET", "rdb-key-save-delay", "100");
+            client.Must("BGSAVE");
+            WaitUntil(() => Descendants(server.Id).Count > 0);
+            var family = Descendants(server.Id);
+            Assert.Equal(0, Native.Kill(server.Id, Native.SIGKILL));
+            WaitUntil(() => !family.Any(id => Directory.Exists($"/proc/{id}") && !IsZombie(id)));
+        }
+
+        using var native = new RedisServer(underPrivy: false, folder: folder);
+        Assert.Equal("50000", native.Must("DBSIZE").Text);
+    }
+
+    /// <summary>SIGKILL to what stands for the child: its BGSAVE has failed, the server goes on and the next one works.</summary>
+    [PrivyFact(Needs.Redis | Needs.Privy)]
+    public void A_killed_child_is_a_failed_BGSAVE()
+    {
+        using var server = new RedisServer(underPrivy: true);
+        using var client = server.Connect();
+        client.Must("DEBUG", "POPULATE", "50000", "key", "100");
+        client.Must("CONFIG", "SET", "rdb-key-save-delay", "100");
+        client.Must("BGSAVE");
+        WaitUntil(() => Descendants(server.Id).Count > 0);
+        foreach (var id in Descendants(server.Id))
+            _ = Native.Kill(id, Native.SIGKILL);
+        WaitUntil(() => RedisServer.Info(client, "rdb_bgsave_in_progress") == "0");
+        Assert.Equal("err", RedisServer.Info(client, "rdb_last_bgsave_status"));
+        client.Must("CONFIG", "SET", "rdb-key-save-delay", "0");
+        server.BackgroundSave(client);
+        Assert.Equal("50000", client.Must("DBSIZE").Text);
+        Assert.Empty(Descendants(server.Id));
+    }
+
+    [PrivyFact(Needs.Redis | Needs.Privy)]
+    public void Stopped_and_continued_it_goes_on()
+    {
+        using var server = new RedisServer(underPrivy: true);
+        using var client = server.Connect();
+        client.Must("DEBUG", "POPULATE", "50000", "key", "100");
+        client.Must("CONFIG", "SET", "rdb-key-save-delay", "20");
+        var random = new Random(1);
+        client.Must("BGSAVE");
+        for (var round = 0; round < 8; round++)
+        {
+            Assert.Equal(0, Native.Kill(server.Id, Native.SIGSTOP));
+            Thread.Sleep(random.Next(60));
+            client.Queue("INCR", "counter");
+            client.Flush();
+            Assert.Equal(0, Native.Kill(server.Id, Native.SIGCONT));
+            Assert.Equal(round + 1, client.Read().Number);
+            Thread.Sleep(random.Next(30));
+        }
+
+        WaitUntil(() => RedisServer.Info(client, "rdb_bgsave_in_progress") == "0");
+        Assert.Equal("ok", RedisServer.Info(client, "rdb_last_bgsave_status"));
+        using var other = new TemporaryFolder();
+        File.Copy(Path.Combine(server.Folder, "dump.rdb"), Path.Combine(other, "dump.rdb"));
+        using var native = new RedisServer(underPrivy: false, folder: other);
+        // The counter came after the snapshot.
+        client.Must("DEL", "counter");
+        Assert.Equal(server.Digest(), native.Digest());
+    }
+
+    /// <summary>The kernel's out-of-memory killer ends it as it ends any process: nothing is left, whoever waits sees SIGKILL.</summary>
+    [PrivyTheory(Needs.Compiler | Needs.MemoryGroup)]
+    [InlineData("die_of_memory")]
+    [InlineData("die_of_copies")]
+    public void Out_of_memory_in_a_control_group(string name)
+    {
+        using var group = new Abuse.MemoryGroup(250L << 20);
+        using var folder = new TemporaryFolder();
+        var result = ProcessRun.Run(group.Command(Launcher.Command(TestPrograms.Build("abuse"), [name])), folder, limit: TimeSpan.FromSeconds(120));
+        Assert.True(result.ExitCode is 137 or 0 && (result.ExitCode == 137 || name == "die_of_copies" && Launcher.IsNative), result.ToString());
+        Assert.Equal("about to die\n", result.Text);
+        Assert.Empty(result.LeftOver);
+        Assert.False(Long.IsDefect(result.Errors), result.ToString());
+    }
+
+    /// <summary>A BGSAVE onto a full disk fails as such; with room again it works.</summary>
+    [PrivyFact(Needs.Redis | Needs.Root)]
+    public void Disk_full_during_a_BGSAVE()
+    {
+        using var folder = new TemporaryFolder();
+        var port = FreePort();
+        var server = Launcher.Command(Requirements.Require("redis-server"), ["--port", $"{port}", "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--enable-debug-command", "yes", "--rdbcompression", "no"]);
+        using var run = new ProcessRun(["unshare", "--mount", "--propagation", "private", "bash", "-c", $"mount -t tmpfs -o size=8m none '{folder.Path}' && exec \"$@\"", "disk", .. server], "/");
+        using var client = Connect(port);
+        string Field(string name) => client.Must("INFO", "persistence").Text!.Split("\r\n").First(line => line.StartsWith(name + ":", StringComparison.Ordinal)).Split(':')[1];
+        client.Must("DEBUG", "POPULATE", "1000", "few", "1000");
+        for (var round = 0; round < 2; round++)
+        {
+            client.Must("BGSAVE");
+            WaitUntil(() => Field("rdb_bgsave_in_progress") == "0");
+            Assert.Equal("ok", Field("rdb_last_bgsave_status"));
+            client.Must("DEBUG", "POPULATE", "20000", "many", "1000");
+            client.Must("BGSAVE");
+            WaitUntil(() => Field("rdb_bgsave_in_progress") == "0");
+            Assert.Equal("err", Field("rdb_last_bgsave_status"));
+            Assert.Equal("21000", client.Must("DBSIZE").Text);
+            client.Must("FLUSHALL");
+            client.Must("DEBUG", "POPULATE", "1000", "few", "1000");
+        }
+    }
+
+    /// <summary>Ten thousand clients at once, and a snapshot while they are served.</summary>
+    [PrivyFact(Needs.Redis | Needs.Privy)]
+    public void Ten_thousand_connections()
+    {
+        const int Count = 10_000;
+        if (Limit() < 2 * Count)
+            throw new InvalidOperationException("The test needs 20,000 descriptors; raise the limit (ulimit -Hn).");
+        using var server = new RedisServer(underPrivy: true, ["--maxclients", $"{Count + 100}", "--tcp-backlog", "4096"]);
+        using var control = server.Connect();
+        control.Must("DEBUG", "POPULATE", "20000", "key", "100");
+        var sockets = new List<Socket>(Count);
+        try
+        {
+            for (var i = 0; i < Count; i++)
+            {
+                var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true, ReceiveTimeout = 120_000 };
+                socket.Connect(IPAddress.Loopback, server.Port);
+                sockets.Add(socket);
+            }
+
+            control.Must("BGSAVE");
+            var reply = new byte[64];
+            for (var round = 0; round < 2; round++)
+            {
+                foreach (var socket in sockets)
+                    socket.Send("*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n"u8);
+                long sum = 0;
+                foreach (var socket in sockets)
+                {
+                    var n = socket.Receive(reply);
+                    sum += long.Parse(Encoding.ASCII.GetString(reply.AsSpan(1, n - 3)), CultureInfo.InvariantCulture);
+                }
+
+                // Each of the numbers once.
+                long first = 1 + round * Count, last = (round + 1) * Count;
+                Assert.Equal((first + last) * Count / 2, sum);
+            }
+
+            Assert.Equal($"{Count + 1}", RedisServer.Info(control, "connected_clients"));
+            WaitUntil(() => RedisServer.Info(control, "rdb_bgsave_in_progress") == "0");
+            Assert.Equal("ok", RedisServer.Info(control, "rdb_last_bgsave_status"));
+        }
+        finally
+        {
+            foreach (var socket in sockets) socket.Dispose();
+        }
+
+        Assert.Equal("20001", control.Must("DBSIZE").Text);
+    }
+
+    private static long Limit() =>
+        long.TryParse(File.ReadLines("/proc/self/limits").First(line => line.StartsWith("Max open files", StringComparison.Ordinal)).Split(' ', StringSplitOptions.RemoveEmptyEntries)[4], CultureInfo.InvariantCulture, out var hard) ? hard : long.MaxValue;
+
+    private static RespClient Connect(int port)
+    {
+        for (var since = Stopwatch.StartNew(); ;)
+        {
+            try
+            {
+                return new RespClient(port, 120);
+            }
+            catch (SocketException) when (since.Elapsed < TimeSpan.FromSeconds(60))
+            {
+                Thread.Sleep(20);
+            }
+        }
+    }
+
+    private static int FreePort()
+    {
+        using var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        return ((IPEndPoint)listener.LocalEndpoint).Port;
+    }
+
+    private static void WaitUntil(Func<bool> condition)
+    {
+        for (var since = Stopwatch.StartNew(); !condition(); Thread.Sleep(10))
+            Assert.True(since.Elapsed < TimeSpan.FromSeconds(150), "It does not come to pass.");
+    }
+
+    private static string Command(int id)
+    {
+        try
+        {
+            return File.ReadAllText($"/proc/{id}/comm").Trim();
+        }
+        catch (IOException)
+        {
+            return "";
+        }
+    }
+
+    private static bool IsZombie(int id) => Stat(id) is ['Z', ..];
+
+    /// <summary>State and parent: what follows the name in /proc/PID/stat.</summary>
+    private static string Stat(int id)
+    {
+        try
+        {
+            var text = File.ReadAllText($"/proc/{id}/stat");
+            return text[(text.LastIndexOf(')') + 2)..];
+        }
+        catch (IOException)
+        {
+            return "";
+        }
+    }
+
+    private static List<int> Descendants(int root)
+    {
+        var parents = Directory.GetDirectories("/proc").Select(Path.GetFileName).Where(n => int.TryParse(n, out _)).Select(n => int.Parse(n!, CultureInfo.InvariantCulture))
+            .Select(id => (Id: id, Fields: Stat(id).Split(' '))).Where(p => p.Fields.Length > 1 && p.Fields[0] != "Z").ToDictionary(p => p.Id, p => int.Parse(p.Fields[1], CultureInfo.InvariantCulture));
+        return [.. parents.Keys.Where(id =>
+        {
+            for (var at = id; parents.TryGetValue(at, out var parent); at = parent)
+                if (parent == root) return true;
+            return false;
+        })];
+    }
+}
