@@ -12,6 +12,7 @@ public sealed unsafe class Machine : IDisposable
 {
     private const ulong SpacesOffset = 0x4000;
     private const ulong SlotBitmapOffset = 0x20000;
+    private const ulong RegionBitmapOffset = 0x30000;
     private const ulong PoolVirtual = 0x0A00_0000_0000;
 
     // Measured, see docs/performance.md: the pages copied ahead under a page table cost at most what its faults have cost.
@@ -353,6 +354,7 @@ public sealed unsafe class Machine : IDisposable
         state->CopyReadsAfter = CopyReadsAfter;
         state->VcpuAreas = Layout.KernelBase + Layout.VcpuOffset;
         state->SlotBitmap = (ulong*)(Layout.KernelBase + SlotBitmapOffset);
+        state->RegionGigabytes = (ulong*)(Layout.KernelBase + RegionBitmapOffset);
         state->Spaces = (Space*)(Layout.KernelBase + SpacesOffset);
 
         var frames = Layout.KernelBase + Layout.TableOffset;
