@@ -31,11 +31,11 @@ internal static unsafe class Exports
     [RuntimeExport("privy_clear_accessed")]
     private static long ClearAccessed(VcpuArea* v, int space) => KernelEntry.ClearAccessed(v, space);
 
+    [RuntimeExport("privy_take_view")]
+    private static long TakeView(VcpuArea* v, ulong start, ulong end) => KernelEntry.TakeView(v, start, end);
+
     [RuntimeExport("privy_forget_linear")]
     private static long ForgetLinear(VcpuArea* v, int space) => KernelEntry.ForgetLinear(v, space);
-
-    [RuntimeExport("privy_open_view")]
-    private static long OpenView(VcpuArea* v, int space, ulong start, ulong end) => KernelEntry.OpenView(v, space, start, end);
 
     [RuntimeExport("privy_close_view")]
     private static long CloseView(VcpuArea* v, int space) => KernelEntry.CloseView(v, space);

@@ -75,10 +75,13 @@ public static unsafe class KernelEntry
     public static long Detach(VcpuArea* v, ulong start, ulong end, byte* populated) =>
         Privy.Kernel.Detach.Run(v, start, end, populated);
 
-    /// <summary>Lets main read a snapshot just taken, of [start, end) only (<c>privy_open_view</c>).</summary>
-    public static long OpenView(VcpuArea* v, int space, ulong start, ulong end) => View.Open(v, space, start, end);
+    /// <summary>
+    /// Takes a snapshot of [start, end) that main reads itself (<c>privy_take_view</c>); all of main's vCPUs are out of the program, and stay out until it has
+    /// returned. Returns the new space's index, -EAGAIN when all are in use, -ENOMEM.
+    /// </summary>
+    public static long TakeView(VcpuArea* v, ulong start, ulong end) => View.Take(v, start, end);
 
-    /// <summary>Takes a view away from main (<c>privy_close_view</c>). The host flushes main's vCPUs and then releases the snapshot.</summary>
+    /// <summary>Takes a view away from main and ends its snapshot (<c>privy_close_view</c>).</summary>
     public static long CloseView(VcpuArea* v, int space) => View.Close(v, space);
 
     /// <summary>

@@ -26,6 +26,7 @@ public sealed class SnapshotProperties
         ulong spared = 0;
         ulong ahead = 0;
         ulong collapsed = 0;
+        int views = 0;
         ulong read = 0;
         int retries = 0;
         for (int seed = group * 100_000; seed < group * 100_000 + Seeds; seed++)
@@ -36,6 +37,7 @@ public sealed class SnapshotProperties
             spared += world.Machine.K->ShootdownsSpared;
             ahead += world.Machine.K->CopiedAhead;
             collapsed += world.Machine.K->Collapsed;
+            views += world.Views;
             read += world.Machine.K->CopiedForReaders;
             retries += world.Machine.Retries;
         }
@@ -45,6 +47,7 @@ public sealed class SnapshotProperties
         Assert.True(retries > 10, $"{retries} retries");
         Assert.True(ahead > 100, $"{ahead} pages copied ahead");
         Assert.True(collapsed > 0, "no large page restored");
+        Assert.True(views > 10, $"{views} views");
         Assert.True(read > 50, $"{read} pages copied for readers");
     }
 
@@ -63,14 +66,37 @@ public sealed class SnapshotProperties
         Assert.True(retries > 10, $"{retries} retries");
     }
 
+    /// <summary>What the tests below do wrong, done right.</summary>
     [Fact]
-    public unsafe void Without_shootdowns_the_property_fails()
+    public unsafe void Views_read_what_they_must()
+    {
+        ulong shootdowns = 0;
+        for (int seed = 0; seed < 2 * Seeds; seed++)
+        {
+            using var world = new World(seed, mainVcpus: 1 + seed % 2, generous: seed % 3 == 0, viewsOnly: true);
+            Run(world, seed, Steps);
+            shootdowns += world.Machine.K->Shootdowns;
+        }
+        Assert.True(shootdowns > 10, $"{shootdowns} shootdowns");
+    }
+
+    [Fact]
+    public void Without_shootdowns_the_property_fails() => FailsWithout(KernelState.AllShootdowns, viewsOnly: false, mainVcpus: 2);
+
+    [Fact]
+    public void Without_shootdowns_views_change() => FailsWithout(KernelState.AllShootdowns, viewsOnly: true, mainVcpus: 2);
+
+    /// <summary>A vCPU of main that writes reads views, too.</summary>
+    [Fact]
+    public void Without_flushes_of_the_writer_itself_views_change() => FailsWithout(KernelState.OwnFlushes, viewsOnly: true, mainVcpus: 1);
+
+    private static unsafe void FailsWithout(int leftOut, bool viewsOnly, int mainVcpus)
     {
         int failures = 0;
         for (int seed = 0; seed < 20; seed++)
         {
-            using var world = new World(seed, mainVcpus: 2, generous: true);
-            world.Machine.K->SkipShootdown = 1;
+            using var world = new World(seed, mainVcpus, generous: true, viewsOnly: viewsOnly);
+            world.Machine.K->SkipShootdown = leftOut;
             try
             {
                 Run(world, seed, Steps);

@@ -54,8 +54,8 @@ public sealed unsafe class SnapshotTests : IDisposable
         _program.Snapshot();
         Assert.Equal(before, K->TablesInUse);
         Assert.Equal(0UL, K->ReadyRootCount);
-        Assert.Equal(2UL, K->Spaces[0].TableCount);
-        Assert.Equal(2UL, K->Spaces[1].TableCount);
+        Assert.Equal(2UL, K->Spaces[0].Renewed.Count);
+        Assert.Equal(2UL, K->Spaces[1].Tables.Count);
     }
 
     [Fact]

@@ -1,6 +1,6 @@
 namespace Privy.Library.Tests;
 
-/// <summary>What this assembly does as a program: <c>--run CLASS...</c> runs tests; with a folder it is a database that writes checkpoints until it is killed.</summary>
+/// <summary>What this assembly does as a program: <c>--run CLASS...</c> runs tests, <c>--stress MINUTES</c> is <see cref="Stress"/>; with a folder it is a database that writes checkpoints until it is killed.</summary>
 internal static class Program
 {
     internal const int Length = 128 * SnapshotRegion.PageSize;
@@ -9,6 +9,8 @@ internal static class Program
     {
         if (arguments is ["--run", .. string[] classes])
             return SuiteRunner.Run(classes);
+        if (arguments is ["--stress", var minutes])
+            return RunStress(minutes);
         using SnapshotRegion region = SnapshotRegion.Create(Length, new() { AllowCopying = true });
         using var checkpointer = new Checkpointer(region, arguments[0], new() { IncrementsPerFull = 5 });
         RestoredCheckpoint restored = checkpointer.Restore();
@@ -28,6 +30,18 @@ internal static class Program
             }
             Console.WriteLine($"committed {number}");
         }
+    }
+
+    private static int RunStress(string minutes)
+    {
+        if (!double.TryParse(minutes, System.Globalization.CultureInfo.InvariantCulture, out double length) || length <= 0)
+        {
+            Console.Error.WriteLine($"'{minutes}' is not a number of minutes.");
+            return 2;
+        }
+        new Stress(Random.Shared.Next(), TimeSpan.FromMinutes(length)).Run(Console.WriteLine);
+        Console.WriteLine("Nothing went wrong.");
+        return 0;
     }
 
     /// <summary>Makes the state that checkpoint <paramref name="number"/> has of the state of the one before: a few pages change.</summary>

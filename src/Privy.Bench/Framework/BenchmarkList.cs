@@ -1,5 +1,7 @@
 using Privy.Bench.Elevation;
 using Privy.Bench.FaultLatency;
+using Privy.Bench.Htap;
+using Privy.Bench.Library;
 using Privy.Bench.ProcessStart;
 using Privy.Bench.RedisTail;
 using Privy.Bench.RedisThroughput;
@@ -23,5 +25,7 @@ public static class BenchmarkList
         new SyscallCostBenchmark(),
         new ElevationBenchmark(),
         new ProcessStartBenchmark(),
+        new LibraryBenchmark(),
+        new HtapBenchmark(),
     ];
 }

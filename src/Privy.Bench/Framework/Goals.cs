@@ -30,6 +30,7 @@ public static class Goals
             .. RedisGoals.Judge(figures),
             .. WriterGoals.Judge(figures),
             ProcessStart(figures),
+            .. LibraryGoals.Judge(figures),
         ];
     }
 

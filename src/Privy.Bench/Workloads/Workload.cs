@@ -39,13 +39,19 @@ public static class Workload
                 case "elevated-loops":
                     ElevatedLoops.Run(arguments);
                     break;
+                case "library-costs":
+                    LibraryCosts.Run(arguments);
+                    break;
+                case "htap":
+                    HtapLoad.Run(arguments);
+                    break;
                 default:
                     throw new ArgumentException("there is no such workload");
             }
 
             return 0;
         }
-        catch (Exception e) when (e is InvalidOperationException or ArgumentException or IOException)
+        catch (Exception e) when (e is InvalidOperationException or ArgumentException or IOException or PlatformNotSupportedException or InsufficientMemoryException)
         {
             Console.Error.WriteLine("privy workload: " + e.Message);
             return 1;

@@ -150,7 +150,11 @@ internal sealed class ElfImage
                 var name = new byte[h.FileSize];
                 file.Position = (long)h.Offset;
                 file.ReadExactly(name);
-                interpreter = System.Text.Encoding.UTF8.GetString(name).TrimEnd('\0');
+                if (name[^1] != 0)
+                    throw Refuse(path, "is damaged: the name of its interpreter has no end");
+                interpreter = System.Text.Encoding.UTF8.GetString(name, 0, Array.IndexOf(name, (byte)0));
+                if (interpreter.Any(char.IsControl))
+                    throw Refuse(path, "is damaged: the name of its interpreter is none");
             }
         }
 

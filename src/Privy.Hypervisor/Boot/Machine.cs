@@ -12,6 +12,7 @@ public sealed unsafe class Machine : IDisposable
 {
     private const ulong SpacesOffset = 0x4000;
     private const ulong SlotBitmapOffset = 0x20000;
+    private const ulong RegionBitmapOffset = 0x30000;
     private const ulong PoolVirtual = 0x0A00_0000_0000;
 
     // Measured, see docs/performance.md: the pages copied ahead under a page table cost at most what its faults have cost.
@@ -317,8 +318,9 @@ public sealed unsafe class Machine : IDisposable
     internal void KickAny(int number)
     {
         var count = Volatile.Read(ref _vcpuCount);
-        if (count != 0)
-            _vcpus[number % count]!.Kick();
+        // One at a time: kicks wait in a queue, which is the user's and short, while the vCPU's thread has no processor.
+        if (count != 0 && _vcpus[number % count] is { } vcpu && vcpu.Cpu.Run->ImmediateExit == 0)
+            vcpu.Kick();
     }
 
     /// <summary>Makes a vCPU flush its translations before it executes another instruction of the guest.</summary>
@@ -352,6 +354,7 @@ public sealed unsafe class Machine : IDisposable
         state->CopyReadsAfter = CopyReadsAfter;
         state->VcpuAreas = Layout.KernelBase + Layout.VcpuOffset;
         state->SlotBitmap = (ulong*)(Layout.KernelBase + SlotBitmapOffset);
+        state->RegionGigabytes = (ulong*)(Layout.KernelBase + RegionBitmapOffset);
         state->Spaces = (Space*)(Layout.KernelBase + SpacesOffset);
 
         var frames = Layout.KernelBase + Layout.TableOffset;

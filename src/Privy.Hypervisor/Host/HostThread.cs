@@ -12,6 +12,8 @@ public sealed unsafe class HostThread : IDisposable
     // A signal handler of the runtime takes microseconds; the repetition only has to come after it, and to be cheap if it does not.
     private const long RepeatAfter = 100_000;
 
+    private const int NoTimer = -1;
+
     private readonly int _processId;
     // Blocks go to other threads and are never freed: whoever holds a disposed object may still read its block.
     private static readonly ConcurrentBag<nint> FreeBlocks = [];
@@ -66,8 +68,8 @@ public sealed unsafe class HostThread : IDisposable
         *(int*)(sigevent + 12) = SigevThreadId;
         *(int*)(sigevent + 16) = ThreadId;
         int timer;
-        HostSyscall.Checked(HostSyscall.RawQuick(HostCallNumber.TimerCreate, 1, (ulong)sigevent, (ulong)&timer), "timer_create", "CLOCK_MONOTONIC, SIGEV_THREAD_ID");
-        return timer;
+        // Refused when the user's signal queue is full (RLIMIT_SIGPENDING): better a thread whose kicks are not repeated than none.
+        return HostSyscall.RawQuick(HostCallNumber.TimerCreate, 1, (ulong)sigevent, (ulong)&timer) < 0 ? NoTimer : timer;
     }
 
     /// <summary>True from <see cref="Interrupt"/> to <see cref="ClearInterrupt"/>.</summary>

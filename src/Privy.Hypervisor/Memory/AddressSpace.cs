@@ -74,8 +74,8 @@ internal abstract unsafe class AddressSpace(Machine machine, int index)
     /// <summary>madvise(2).</summary>
     internal abstract long Advise(Vcpu vcpu, ulong address, ulong length, int advice);
 
-    /// <summary>Before a snapshot of the space is taken; under <see cref="Changes"/>.</summary>
-    internal virtual void PrepareSnapshot()
+    /// <summary>Before a snapshot of [first, end) is taken; under <see cref="Changes"/>.</summary>
+    internal virtual void PrepareSnapshot(ulong first, ulong end)
     {
     }
 

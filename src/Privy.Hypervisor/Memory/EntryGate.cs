@@ -1,3 +1,5 @@
+using System.Diagnostics;
+
 namespace Privy.Hypervisor.Memory;
 
 /// <summary>
@@ -5,6 +7,8 @@ namespace Privy.Hypervisor.Memory;
 /// </summary>
 internal sealed class EntryGate
 {
+    private const double PatientMicroseconds = 100;
+
     private readonly object _monitor = new();
     private int _inside;
     private volatile bool _closed;
@@ -45,6 +49,15 @@ internal sealed class EntryGate
         if (Volatile.Read(ref _inside) == 0)
             return;
         expel();
+        // They come within some 30 us, which is less than it takes to fall asleep and be woken.
+        for (var begin = Stopwatch.GetTimestamp(); Stopwatch.GetElapsedTime(begin).TotalMicroseconds < PatientMicroseconds;)
+        {
+            if (Volatile.Read(ref _inside) == 0)
+                return;
+            // The processor may be what one of them waits for.
+            Thread.Yield();
+        }
+
         lock (_monitor)
         {
             while (Volatile.Read(ref _inside) != 0)

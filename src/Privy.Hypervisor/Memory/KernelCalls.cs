@@ -15,7 +15,7 @@ internal sealed class KernelCalls(KernelImage image)
     private readonly ulong _precopy = image.Symbol("privy_precopy");
     private readonly ulong _detach = image.Symbol("privy_detach");
 
-    private readonly ulong _openView = image.Symbol("privy_open_view");
+    private readonly ulong _takeView = image.Symbol("privy_take_view");
     private readonly ulong _closeView = image.Symbol("privy_close_view");
     private readonly ulong _changed = image.Symbol("privy_changed");
 
@@ -37,7 +37,7 @@ internal sealed class KernelCalls(KernelImage image)
 
     internal long Detach(Vcpu vcpu, ulong start, ulong end, ulong populated) => vcpu.CallKernel(_detach, start, end, populated);
 
-    internal long OpenView(Vcpu vcpu, int space, ulong start, ulong end) => vcpu.CallKernel(_openView, (ulong)space, start, end);
+    internal long TakeView(Vcpu vcpu, ulong start, ulong end) => vcpu.CallKernel(_takeView, start, end);
 
     internal long CloseView(Vcpu vcpu, int space) => vcpu.CallKernel(_closeView, (ulong)space);
 

@@ -43,9 +43,6 @@ internal sealed unsafe class MainSpace : AddressSpace
 
     internal override bool IsMain => true;
 
-    /// <summary>Makes all of main's vCPUs flush.</summary>
-    internal void FlushAll(Vcpu self) => Flush(self);
-
     /// <summary>Claims addresses for good (ELF images, heap); the lowest free ones first.</summary>
     internal bool Claim(ulong start, ulong end)
     {
@@ -377,9 +374,12 @@ internal sealed unsafe class MainSpace : AddressSpace
         }
     }
 
-    internal override void PrepareSnapshot()
+    internal override void PrepareSnapshot(ulong first, ulong end)
     {
         if (!_hides)
+            return;
+        // A region of the program may be a part of a mapping that is hidden no more than it.
+        if (first != 0 && !Mappings.Any(first, end, 0, VmaTag.HostHidden))
             return;
         _hides = false;
         foreach (var vma in Mappings.All.ToArray())
@@ -398,10 +398,12 @@ internal sealed unsafe class MainSpace : AddressSpace
         var end = address + length;
         if (end < address || !Mappings.Allows(address, end, Vma.Write))
             return false;
-        if (ActiveSnapshots == 0)
-            return true;
-        return WritableNow(address, end) || Machine.Kernel.PrepareWrite(vcpu, Index, address, end) >= 0;
+        return HasNoReaders(address, end) || WritableNow(address, end) || Machine.Kernel.PrepareWrite(vcpu, Index, address, end) >= 0;
     }
+
+    /// <summary>Whether no snapshot can share anything of [address, end): there are none, or only views of regions elsewhere.</summary>
+    private bool HasNoReaders(ulong address, ulong end) =>
+        ActiveSnapshots == 0 || (Machine.State->ActiveMask == Machine.State->ViewMask && !Mappings.Any(address, end, Vma.Region, 0));
 
     /// <summary>
     /// As <see cref="PrepareWrite"/>, by a thread without a vCPU: never waits, and never copies a page. False does not say that the range is bad.
@@ -416,7 +418,7 @@ internal sealed unsafe class MainSpace : AddressSpace
         try
         {
             var end = address + length;
-            return end > address && Mappings.Allows(address, end, Vma.Write) && (ActiveSnapshots == 0 || WritableNow(address, end));
+            return end > address && Mappings.Allows(address, end, Vma.Write) && (HasNoReaders(address, end) || WritableNow(address, end));
         }
         finally
         {
@@ -428,6 +430,9 @@ internal sealed unsafe class MainSpace : AddressSpace
     {
         if (destination.Length == 0)
             return true;
+        var slot = (address - Layout.ViewBase) / Layout.ViewSpan;
+        if (slot is > 0 and < Layout.MaxSpaces && (Machine.State->ViewMask >> (int)slot & 1) != 0)
+            return SnapshotSpace.TryRead(Machine.State, (int)slot, Machine.State->Spaces[slot].ViewOf + (address % Layout.ViewSpan), destination);
         if (address + (ulong)destination.Length < address || !Mappings.Allows(address, address + (ulong)destination.Length, Vma.Read))
             return false;
         return Mappings.AnyTag(address, address + (ulong)destination.Length, VmaTag.File)

@@ -53,13 +53,16 @@ internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
             _tablesReady = to;
         }
 
-        _frames.Populate(FramesKept / share);
+        // Beside a snapshot the frames' own thread does it: this one has a child to make, and would not catch up with the writers.
+        if (forFirst)
+            _frames.Populate(FramesKept / share);
+        else
+            _frames.Begin();
         // What the kernel keeps for each table lies in an array of 2 MB pages as well.
         HostMemory.Populate((ulong)(state->TableLinks + ((next - state->TableStart) / Layout.PageSize)), TablesAhead / share / Layout.PageSize * sizeof(ulong));
         state->AheadLimit = (aheadBytes ?? Spare() / 2) / Layout.PageSize;
         if (forFirst)
             return;
-        _frames.Begin();
         Rest = RestBesideSnapshots;
         _lull = false;
     }

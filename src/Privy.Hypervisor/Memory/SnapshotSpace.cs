@@ -238,14 +238,18 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
         return true;
     }
 
-    internal override bool TryRead(Vcpu vcpu, ulong address, Span<byte> destination)
+    internal override bool TryRead(Vcpu vcpu, ulong address, Span<byte> destination) => TryRead(Machine.State, Index, address, destination);
+
+    /// <summary>Copies out of a snapshot that is not released meanwhile. False: some page is not mapped readable.</summary>
+    internal static bool TryRead(KernelState* state, int space, ulong address, Span<byte> destination)
     {
+        var mappings = new VmaList(state, space);
         while (destination.Length > 0)
         {
-            if (Mappings.Find(address) is not { } vma || (vma.Flags & Vma.Read) == 0)
+            if (mappings.Find(address) is not { } vma || (vma.Flags & Vma.Read) == 0)
                 return false;
             var piece = destination[..(int)Math.Min((ulong)destination.Length, Layout.PageSize - (address & (Layout.PageSize - 1)))];
-            if (!TryReadWithinPage(vma, address, piece))
+            if (!TryReadWithinPage(state, state->Spaces + space, vma, address, piece))
                 return false;
             destination = destination[piece.Length..];
             address += (ulong)piece.Length;
@@ -322,11 +326,11 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
 
     protected override long ShrinkBreak(Vcpu vcpu, ulong start, ulong end) => Unmap(vcpu, start, end - start);
 
-    private bool TryReadWithinPage(in Vma vma, ulong address, Span<byte> piece)
+    private static bool TryReadWithinPage(KernelState* state, Space* space, in Vma vma, ulong address, Span<byte> piece)
     {
         while (true)
         {
-            var kind = Translate.Lookup(Machine.State, Space, address, out _, out var physical);
+            var kind = Translate.Lookup(state, space, address, out _, out var physical);
             if (kind is PageKind.Redirect or PageKind.Private or PageKind.Zero)
             {
                 new ReadOnlySpan<byte>(Boot.Machine.PoolHost(physical), piece.Length).CopyTo(piece);
@@ -348,7 +352,7 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
             // Main may have copied the page away meanwhile and written to it. It writes only after the redirect is in place, so
             // an unchanged answer means that the bytes were the snapshot's.
             Interlocked.MemoryBarrier();
-            if (Translate.Lookup(Machine.State, Space, address, out _, out var now) is PageKind.Linear or PageKind.Absent && now == physical)
+            if (Translate.Lookup(state, space, address, out _, out var now) is PageKind.Linear or PageKind.Absent && now == physical)
                 return true;
         }
     }

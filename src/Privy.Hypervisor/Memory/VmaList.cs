@@ -74,6 +74,35 @@ internal readonly unsafe struct VmaList(KernelState* state, int space)
         }
     }
 
+    /// <summary>The program will take snapshots of [start, end), which is mapped.</summary>
+    internal bool AddRegion(ulong start, ulong end)
+    {
+        if (!SetFlags(start, end, 0, Vma.Region))
+            return false;
+        // From now on the kernel makes its tables there with those that it replaces at such a snapshot.
+        Acquire();
+        for (var address = start & ~(Layout.Gigabyte - 1); address < end; address += Layout.Gigabyte)
+        {
+            var gigabyte = LinearMap.Physical(state, address) >> 30;
+            state->RegionGigabytes[gigabyte >> 6] |= 1UL << (int)(gigabyte & 63);
+        }
+
+        Release();
+        return true;
+    }
+
+    /// <summary>True when a mapping in [start, end) has one of the given flags or tags.</summary>
+    internal bool Any(ulong start, ulong end, uint flags, uint tags)
+    {
+        for (var i = IndexOf(start); i < Space->VmaCount && Space->Vmas[i].Start < end; i++)
+        {
+            if ((Space->Vmas[i].Flags & flags) != 0 || (Space->Vmas[i].HostTag & tags) != 0)
+                return true;
+        }
+
+        return false;
+    }
+
     /// <summary>True when mappings cover all of [start, end).</summary>
     internal bool Covers(ulong start, ulong end)
     {

@@ -175,8 +175,8 @@ internal static unsafe class PolledCalls
     /// <summary>A receive's result, unless the program's thread would wait now.</summary>
     private static long Received(ulong descriptor, long result) => result == -Errno.EAGAIN && !NeverWaits(descriptor) ? Declined : result;
 
-    /// <summary>A send's result; a broken pipe is the program's thread's, which gets the signal as well.</summary>
-    private static long Sent(long result) => result == -Errno.EPIPE ? Declined : result;
+    /// <summary>A send's result; a broken pipe is the program's thread's, which gets the signal as well, and so is what lies in a view.</summary>
+    private static long Sent(long result) => result is -Errno.EPIPE or -Errno.EFAULT ? Declined : result;
 
     private static bool NeverWaits(ulong descriptor)
     {

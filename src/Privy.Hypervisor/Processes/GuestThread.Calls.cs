@@ -30,6 +30,9 @@ internal sealed unsafe partial class GuestThread : ISyscallContext
     }
 
     /// <inheritdoc/>
+    public bool IsView(ulong address) => Space.IsMain && IsView(address, out _);
+
+    /// <inheritdoc/>
     public void EndOutputs()
     {
         lock (_outputs)

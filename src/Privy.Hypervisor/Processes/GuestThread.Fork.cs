@@ -118,7 +118,9 @@ internal sealed unsafe partial class GuestThread
         AddressSpace space = Space;
         if (!sharesMemory)
         {
-            var index = TakeSnapshot();
+            var index = TakeSnapshot(0, ulong.MaxValue, () => Machine.Kernel.CreateSnapshot(Vcpu, Space.Index));
+            // Enough for what a program does in and around fork itself; later writes are the load's, different each time.
+            _callsSinceFork = 6;
             if (index < 0)
             {
                 runner.Abandon();
@@ -179,8 +181,11 @@ internal sealed unsafe partial class GuestThread
         thread.Run();
     }
 
-    /// <summary>Takes a snapshot of this thread's space. Index of the new space, or a negative errno.</summary>
-    private long TakeSnapshot()
+    /// <summary>Takes a snapshot of a part of this thread's space. Index of the new space, or a negative errno.</summary>
+    /// <param name="first">First address of the part.</param>
+    /// <param name="end">One past its last.</param>
+    /// <param name="take">Calls the kernel.</param>
+    private long TakeSnapshot(ulong first, ulong end, Func<long> take)
     {
         lock (Space.Changes)
         {
@@ -189,14 +194,12 @@ internal sealed unsafe partial class GuestThread
             Space.Gate.Close(ExpelOthers);
             try
             {
-                Space.PrepareSnapshot();
-                var index = Machine.Kernel.CreateSnapshot(Vcpu, Space.Index);
+                Space.PrepareSnapshot(first, end);
+                var index = take();
                 if (index < 0)
                     return index;
-                // Enough for what a program does in and around fork itself; later writes are the load's, different each time.
-                _callsSinceFork = 6;
                 foreach (var thread in Process.Table.ThreadsIn(Space))
-                    thread.PrepareOutputsInFlight(Vcpu);
+                    thread.PrepareOutputsInFlight(Vcpu, first, end);
                 Process.Table.Snapshots.Add((long)Stopwatch.GetElapsedTime(start).TotalNanoseconds);
                 return index;
             }

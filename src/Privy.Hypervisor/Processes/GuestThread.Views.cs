@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
 using Privy.Kernel;
@@ -14,7 +13,7 @@ internal sealed unsafe partial class GuestThread
         {
             if (!IsRange(start, length) || !Space.Mappings.Allows(start, start + length, Vma.Read | Vma.Write))
                 return -Errno.EINVAL;
-            return Space.Mappings.SetFlags(start, start + length, 0, Vma.Region) ? 0 : -Errno.ENOMEM;
+            return Space.Mappings.AddRegion(start, start + length) ? 0 : -Errno.ENOMEM;
         }
     }
 
@@ -24,62 +23,31 @@ internal sealed unsafe partial class GuestThread
         {
             if (!IsRange(start, length) || !Space.Mappings.Allows(start, start + length, Vma.Region))
                 return -Errno.EINVAL;
-            var begin = Stopwatch.GetTimestamp();
-            // As at a fork: at this instant no vCPU is in the program.
-            Space.Gate.Close(ExpelOthers);
-            try
-            {
-                Space.PrepareSnapshot();
-                var index = Machine.Kernel.CreateSnapshot(Vcpu, Space.Index);
-                if (index < 0)
-                    return index;
-                var result = Machine.Kernel.OpenView(Vcpu, (int)index, start, start + length);
-                if (result < 0)
-                {
-                    _ = Machine.Kernel.Release(Vcpu, (int)index);
-                    return result;
-                }
-
-                // The process has no other life now, with pages of its own that it always writes first.
-                Machine.State->EarlyVcpu = 0;
-                foreach (var thread in Process.Table.ThreadsIn(Space))
-                    thread.PrepareOutputsInFlight(Vcpu);
-                Process.Table.Snapshots.Add((long)Stopwatch.GetElapsedTime(begin).TotalNanoseconds);
-                return index;
-            }
-            finally
-            {
-                Space.Gate.Open();
-            }
+            var index = TakeSnapshot(start, start + length, () => Machine.Kernel.TakeView(Vcpu, start, start + length));
+            return index < 0 ? index : (long)(Layout.ViewBase + ((ulong)index * Layout.ViewSpan) + (start % Layout.ViewSpan));
         }
     }
 
-    internal long ReleaseView(int index)
+    internal long ReleaseView(ulong view)
     {
         lock (Space.Changes)
         {
-            if (!IsView(index))
+            if (!IsView(view, out var index))
                 return -Errno.EINVAL;
-            var main = (MainSpace)Space;
             var result = Machine.Kernel.CloseView(Vcpu, index);
             if (result < 0)
-                return result;
-            // No vCPU may walk the tables any more when they become something else.
-            main.FlushAll(Vcpu);
-            result = Machine.Kernel.Release(Vcpu, index);
-            if (result < 0)
                 throw Vcpu.Defect($"releasing view {index}: errno {-result}");
-            main.ReleaseKept();
+            ((MainSpace)Space).ReleaseKept();
             return 0;
         }
     }
 
-    internal long ChangedBetween(int older, int newer, ulong start, ulong length, ulong bits)
+    internal long ChangedBetween(ulong olderView, ulong newerView, ulong start, ulong length, ulong bits)
     {
         const ulong pagesAtOnce = MainSpace.KernelBufferBytes * 8;
         lock (Space.Changes)
         {
-            if (!IsView(older) || !IsView(newer) || !IsRange(start, length))
+            if (!IsView(olderView, out var older) || !IsView(newerView, out var newer) || !IsRange(start, length))
                 return -Errno.EINVAL;
             for (ulong done = 0; done < length; done += pagesAtOnce * Layout.PageSize)
             {
@@ -100,9 +68,14 @@ internal sealed unsafe partial class GuestThread
 
     internal long CountPages(bool faults) => Machine.SumPages(faults);
 
-    internal long PagesHeld(int index) => IsView(index) ? (long)Machine.State->Spaces[index].LimboCount : -Errno.EINVAL;
+    internal long PagesHeld(ulong view) => IsView(view, out var index) ? (long)Machine.State->Spaces[index].LimboCount : -Errno.EINVAL;
 
-    private bool IsView(int index) => index > 0 && index < Layout.MaxSpaces && (Machine.State->ViewMask >> index & 1) != 0;
+    private bool IsView(ulong view, out int index)
+    {
+        var slot = (view - Layout.ViewBase) / Layout.ViewSpan;
+        index = (int)slot;
+        return slot is > 0 and < Layout.MaxSpaces && (Machine.State->ViewMask >> index & 1) != 0;
+    }
 
     private static bool IsRange(ulong start, ulong length) =>
         length != 0 && ((start | length) & (Layout.PageSize - 1)) == 0 && start + length > start && (start & ~(Layout.ViewSpan - 1)) == ((start + length - 1) & ~(Layout.ViewSpan - 1));

@@ -103,13 +103,16 @@ internal sealed unsafe partial class GuestThread
         Host.Interrupt();
     }
 
-    /// <summary>After a snapshot: copies the pages that calls in flight may still write, for the snapshot's sake (rule 2).</summary>
-    internal void PrepareOutputsInFlight(Vcpu vcpu)
+    /// <summary>After a snapshot of [first, end): copies the pages that calls in flight may still write, for the snapshot's sake (rule 2).</summary>
+    internal void PrepareOutputsInFlight(Vcpu vcpu, ulong first, ulong end)
     {
         lock (_outputs)
         {
             foreach (var (address, length) in _outputs)
-                _ = Space.PrepareWrite(vcpu, address, length);
+            {
+                if (address < end && address + length > first)
+                    _ = Space.PrepareWrite(vcpu, address, length);
+            }
         }
     }
 

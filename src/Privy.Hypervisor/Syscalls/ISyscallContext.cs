@@ -25,6 +25,9 @@ public interface ISyscallContext
     /// <summary>The call in flight has ended: forgets its outputs.</summary>
     void EndOutputs();
 
+    /// <summary>Whether an address of main lies in a view of a snapshot, which the host keeps inaccessible; <see cref="TryRead"/> reads it.</summary>
+    bool IsView(ulong address) => false;
+
     /// <summary>
     /// Only where <see cref="Translates"/> is false: whether an address is the program's, so that the host kernel may be told to read there.
     /// Everything else at the host's addresses is the hypervisor's.

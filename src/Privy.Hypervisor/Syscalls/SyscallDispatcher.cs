@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Processes;
 using static Privy.Hypervisor.Syscalls.SyscallNumber;
 
 namespace Privy.Hypervisor.Syscalls;
@@ -44,7 +45,7 @@ public static unsafe partial class SyscallDispatcher
     /// <summary>
     /// Number of the call by which a program finds out that it runs under Privy, and uses what only Privy has. Linux answers ENOSYS.
     /// </summary>
-    public const long PrivateCall = 0x50525659;
+    public const long PrivateCall = ViewProtocol.Number;
 
     private static SyscallHandler? s_privateHandler;
 

@@ -42,6 +42,15 @@ internal static unsafe partial class SyscallMarshaller
         return 0;
     }
 
+    private static bool GivesView(ISyscallContext context, ulong address, ulong count)
+    {
+        var found = false;
+        var error = ReadVectors(context, address, count, out var vectors);
+        for (var i = 0; error == 0 && i < (int)count; i++) found |= context.IsView(vectors[i].Base);
+        context.Arena.Reset();
+        return found;
+    }
+
     /// <summary>Main: reads the vectors into the arena and keeps the kernel from reading what is not the program's.</summary>
     private static long TakeVectors(ISyscallContext context, ulong address, ulong count, out Vector* vectors)
     {

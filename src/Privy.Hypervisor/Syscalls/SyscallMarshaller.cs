@@ -28,7 +28,26 @@ internal static unsafe partial class SyscallMarshaller
     internal static long Execute(ISyscallContext context, SyscallDescription call, in SyscallArguments arguments)
     {
         var result = context.Translates ? Translated(context, call, in arguments) : Direct(context, call, in arguments);
+        // What lies in a view is staged, as all is that a snapshot gives to the kernel. The kernel has done nothing yet, or would have returned what it did.
+        if (result == -Errno.EFAULT && !context.Translates && GivesView(context, call, in arguments)) result = Translated(context, call, in arguments);
         return (ulong)result >= unchecked((ulong)-4095L) ? Failed(context, call, in arguments, result) : result;
+    }
+
+    /// <summary>Whether the kernel was to read from a view of a snapshot.</summary>
+    private static bool GivesView(ISyscallContext context, SyscallDescription call, in SyscallArguments arguments)
+    {
+        foreach (var i in call.ActiveArguments)
+        {
+            switch (call.Arguments[i].Kind)
+            {
+                case ArgumentKind.In when context.IsView(arguments[i]):
+                    return true;
+                case ArgumentKind.VectorIn when GivesView(context, arguments[i], arguments[call.Arguments[i].LengthArgument]):
+                    return true;
+            }
+        }
+
+        return false;
     }
 
     private static long Failed(ISyscallContext context, SyscallDescription call, in SyscallArguments arguments, long result)

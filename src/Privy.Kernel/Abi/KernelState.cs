@@ -2,6 +2,20 @@ using System.Runtime.InteropServices;
 
 namespace Privy.Kernel;
 
+/// <summary>Tables chained through their metadata, so that they are freed at once.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public struct TableChain
+{
+    /// <summary>Guest-physical address of the first; 0: none.</summary>
+    public ulong First;
+
+    /// <summary>Guest-physical address of the last.</summary>
+    public ulong Last;
+
+    /// <summary>Number of tables.</summary>
+    public ulong Count;
+}
+
 /// <summary>An address space: main or a snapshot.</summary>
 [StructLayout(LayoutKind.Sequential)]
 public unsafe struct Space
@@ -33,14 +47,14 @@ public unsafe struct Space
     /// <summary>Snapshots: the epoch this space shows.</summary>
     public ulong Epoch;
 
-    /// <summary>Tables of this space, chained through their metadata, so that they are freed at once.</summary>
-    public ulong Tables;
+    /// <summary>Tables of this space, but for those of <see cref="Renewed"/>.</summary>
+    public TableChain Tables;
 
-    /// <summary>Last table of the chain.</summary>
-    public ulong TablesTail;
-
-    /// <summary>Tables in the chain.</summary>
-    public ulong TableCount;
+    /// <summary>
+    /// Main: the tables that the snapshot of a view replaces, which are those of the two top levels and all below the gigabytes of
+    /// <see cref="KernelState.RegionGigabytes"/>. The others go when a snapshot of all of main is taken.
+    /// </summary>
+    public TableChain Renewed;
 
     /// <summary>Frames only this snapshot reads and may write (chained).</summary>
     public ulong PrivateFrames;
@@ -83,7 +97,7 @@ public unsafe struct KernelState
     /// <summary>Spin lock over tables, frames, spaces and mappings; taken by the kernel and by the host. 0 = free.</summary>
     public int Lock;
 
-    /// <summary>1: leave out the shootdown of a snapshot's readers (test switch: the property tests must then fail).</summary>
+    /// <summary>What shootdowns leave out (test switch: the property tests must then fail); 0: nothing.</summary>
     public int SkipShootdown;
 
     /// <summary>Kernel region: virtual address (host = guest).</summary>
@@ -182,6 +196,12 @@ public unsafe struct KernelState
     /// <summary>Bit g: the memory slot of guest-physical gigabyte g exists; written by the host. Points into the kernel region.</summary>
     public ulong* SlotBitmap;
 
+    /// <summary>
+    /// Bit g: guest-physical gigabyte g has, or had, memory that the program takes snapshots of for itself (<see cref="Vma.Region"/>). Set by the
+    /// host under the lock, never cleared: it says on which chain main's tables there are. Points into the kernel region.
+    /// </summary>
+    public ulong* RegionGigabytes;
+
     /// <summary>Virtual address of vCPU area 0.</summary>
     public ulong VcpuAreas;
 
@@ -227,6 +247,12 @@ public unsafe struct KernelState
     /// so many tables KVM has dropped the shadows itself, to keep within its own limit.
     /// </summary>
     public const ulong TableRotation = 65536 * Layout.PageSize;
+
+    /// <summary>Value of <see cref="SkipShootdown"/>: everything.</summary>
+    public const int AllShootdowns = 1;
+
+    /// <summary>Value of <see cref="SkipShootdown"/>: the flush of the vCPU that writes, for the views that it reads itself.</summary>
+    public const int OwnFlushes = 2;
 
     /// <summary>Bit i: main sees space i (<see cref="Space.View"/>).</summary>
     public ulong ViewMask;

@@ -34,7 +34,7 @@ internal static unsafe class MainFault
             return outcome;
         if (page == null)
         {
-            outcome = Walk.Split(k, main, directory, -1, keepAccessed: true, out _);
+            outcome = Walk.Split(k, main, address, directory, -1, keepAccessed: true, out _);
             if (outcome != Outcome.Done)
                 return outcome;
             page = Tables.At(k, *directory) + Walk.TableIndex(address);
@@ -77,7 +77,7 @@ internal static unsafe class MainFault
                 Fill.Directory(k, main, directory, address, vma);
                 return Outcome.Done;
             }
-            outcome = Walk.MakeTable(k, main, directory);
+            outcome = Walk.MakeTable(k, main, address, directory);
             if (outcome != Outcome.Done)
                 return outcome;
         }

@@ -22,7 +22,8 @@ internal static unsafe class PageFaultHandler
         bool strayed = (trap->Error & ErrorFetch) != 0 && trap->Rip == address;
         if (trap->Rip >= k->KernelBase && trap->Rip < k->TableEnd && trap->Rip != v->CopyRip && !strayed)
             HostCall.Panic(v, PanicCode.KernelFault, address);
-        if ((trap->Error & ErrorReserved) != 0)
+        // In the upper half there are no tables of ours: paravirtual KVM reports what it has there.
+        if ((trap->Error & ErrorReserved) != 0 && address >> 47 == 0)
             HostCall.Panic(v, PanicCode.ReservedBit, address);
 
         bool write = (trap->Error & ErrorWrite) != 0;

@@ -93,7 +93,7 @@ internal static unsafe class SnapshotFault
         ulong entry = Walk.Read(directory);
         if (entry == 0)
         {
-            outcome = Walk.MakeTable(k, space, directory);
+            outcome = Walk.MakeTable(k, space, address, directory);
             if (outcome != Outcome.Done)
                 return outcome;
             if (fill)
@@ -103,7 +103,7 @@ internal static unsafe class SnapshotFault
         {
             // The fault dropped at most one stale translation of this vCPU: the others of the 2 MB may stay cached,
             // and their entries must go on saying so.
-            outcome = Walk.Split(k, space, directory, -1, keepAccessed: true, out _);
+            outcome = Walk.Split(k, space, address, directory, -1, keepAccessed: true, out _);
             if (outcome != Outcome.Done)
                 return outcome;
         }
@@ -131,7 +131,7 @@ internal static unsafe class SnapshotFault
                 Fill.Directory(k, space, directory, address, vma);
                 return Outcome.Done;
             }
-            outcome = Walk.MakeTable(k, space, directory);
+            outcome = Walk.MakeTable(k, space, address, directory);
             if (outcome != Outcome.Done)
                 return outcome;
         }
@@ -144,7 +144,7 @@ internal static unsafe class SnapshotFault
                 return Outcome.Done;
             }
             // The mappings changed and the host has not called Unmap or Protect yet.
-            outcome = Walk.Split(k, space, directory, -1, keepAccessed: true, out _);
+            outcome = Walk.Split(k, space, address, directory, -1, keepAccessed: true, out _);
             if (outcome != Outcome.Done)
                 return outcome;
         }

@@ -29,8 +29,8 @@ internal static unsafe class Tables
         return (int)count + 1;
     }
 
-    /// <summary>A zeroed table on the chain of <paramref name="space"/> (null: on no chain); 0 when there is none left.</summary>
-    internal static ulong Allocate(KernelState* k, Space* space)
+    /// <summary>A zeroed table on a chain (null: on none); 0 when there is none left.</summary>
+    internal static ulong Allocate(KernelState* k, TableChain* chain)
     {
         ulong table = Take(k, out bool used);
         if (table == 0)
@@ -38,8 +38,8 @@ internal static unsafe class Tables
         // Zeroed here, by the guest: under shadow paging stores of the host to a former table go unnoticed.
         if (used)
             Intrinsics.ZeroPage(At(k, table));
-        if (space != null)
-            Chain(k, space, table);
+        if (chain != null)
+            Chain(k, chain, table);
         return table;
     }
 
@@ -67,34 +67,47 @@ internal static unsafe class Tables
         return table;
     }
 
-    internal static void Chain(KernelState* k, Space* space, ulong table)
+    /// <summary>The chain for a table of a space that maps <paramref name="address"/>; <paramref name="level"/> is 1 for page tables.</summary>
+    internal static TableChain* ChainOf(KernelState* k, Space* space, ulong address, int level) =>
+        space == k->Spaces && (level > 2 || IsRegion(k, address)) ? &space->Renewed : &space->Tables;
+
+    /// <summary>Whether main's tables of the gigabyte are replaced when a view is taken.</summary>
+    internal static bool IsRegion(KernelState* k, ulong address)
     {
-        *Link(k, table) = space->Tables;
-        if (space->Tables == 0)
-            space->TablesTail = table;
-        space->Tables = table;
-        space->TableCount++;
+        ulong gigabyte = LinearMap.Physical(k, address) >> 30;
+        return (k->RegionGigabytes[gigabyte >> 6] >> (int)(gigabyte & 63) & 1) != 0;
     }
 
-    /// <summary>Frees all tables of a space that no vCPU has loaded.</summary>
-    internal static void Free(KernelState* k, Space* space)
+    internal static void Chain(KernelState* k, TableChain* chain, ulong table)
     {
-        if (space->Tables == 0)
+        *Link(k, table) = chain->First;
+        if (chain->First == 0)
+            chain->Last = table;
+        chain->First = table;
+        chain->Count++;
+    }
+
+    /// <summary>Frees the tables of a space that no vCPU has loaded.</summary>
+    internal static void Free(KernelState* k, TableChain* chain)
+    {
+        if (chain->First == 0)
             return;
-        AppendFree(k, space->Tables, space->TablesTail);
-        k->TablesInUse -= space->TableCount;
-        Forget(space);
+        AppendFree(k, chain->First, chain->Last);
+        k->TablesInUse -= chain->Count;
+        Forget(chain);
     }
 
-    /// <summary>Sets main's tree aside: the vCPU that asks is still running on it.</summary>
-    internal static void Retire(KernelState* k, Space* main)
+    /// <summary>Sets tables of main aside: the vCPU that asks is still running on them.</summary>
+    internal static void Retire(KernelState* k, TableChain* chain)
     {
-        *Link(k, main->TablesTail) = k->RetiredTables;
+        if (chain->First == 0)
+            return;
+        *Link(k, chain->Last) = k->RetiredTables;
         if (k->RetiredTables == 0)
-            k->RetiredTail = main->TablesTail;
-        k->RetiredTables = main->Tables;
-        k->RetiredCount += main->TableCount;
-        Forget(main);
+            k->RetiredTail = chain->Last;
+        k->RetiredTables = chain->First;
+        k->RetiredCount += chain->Count;
+        Forget(chain);
     }
 
     /// <summary>
@@ -124,11 +137,11 @@ internal static unsafe class Tables
         k->FreeTablesTail = last;
     }
 
-    private static void Forget(Space* space)
+    private static void Forget(TableChain* chain)
     {
-        space->Tables = 0;
-        space->TablesTail = 0;
-        space->TableCount = 0;
+        chain->First = 0;
+        chain->Last = 0;
+        chain->Count = 0;
     }
 
     /// <summary>A top-level table with the kernel half, after <see cref="PrepareRoots"/> under the same lock.</summary>
@@ -140,7 +153,10 @@ internal static unsafe class Tables
         return root;
     }
 
-    /// <summary>Makes sure that so many roots are ready; four are what a snapshot takes (two of it, two of main).</summary>
+    /// <summary>
+    /// Makes sure that so many roots are ready; four are what a snapshot takes (two of it, two of main). What takes another table from them
+    /// overwrites it.
+    /// </summary>
     internal static Outcome PrepareRoots(KernelState* k, ulong count)
     {
         while (k->ReadyRootCount < count)

@@ -49,7 +49,7 @@ internal static unsafe class Walk
     }
 
     // A snapshot's tables start with A = 0, so that clearing the A bits descends only where the snapshot was.
-    private static ulong TableEntry(KernelState* k, Space* space, ulong table) =>
+    internal static ulong TableEntry(KernelState* k, Space* space, ulong table) =>
         table | Entry.Present | Entry.Writable | Entry.User | (space == k->Spaces ? Entry.Accessed : 0);
 
     /// <summary>Makes the tables down to the page directory; an empty one changes nothing: absent entries are computed when touched.</summary>
@@ -61,7 +61,7 @@ internal static unsafe class Walk
         ulong entry = Read(rootEntry);
         if (entry == 0)
         {
-            ulong table = Tables.Allocate(k, space);
+            ulong table = Tables.Allocate(k, Tables.ChainOf(k, space, address, 3));
             if (table == 0)
                 return Outcome.NeedTables;
             entry = TableEntry(k, space, table);
@@ -72,7 +72,7 @@ internal static unsafe class Walk
         entry = Read(pointerEntry);
         if (entry == 0)
         {
-            ulong table = Tables.Allocate(k, space);
+            ulong table = Tables.Allocate(k, Tables.ChainOf(k, space, address, 2));
             if (table == 0)
                 return Outcome.NeedTables;
             entry = TableEntry(k, space, table);
@@ -83,10 +83,10 @@ internal static unsafe class Walk
         return Outcome.Done;
     }
 
-    /// <summary>Hangs an empty page table below an absent directory entry.</summary>
-    internal static Outcome MakeTable(KernelState* k, Space* space, ulong* directory)
+    /// <summary>Hangs an empty page table below the absent directory entry of an address.</summary>
+    internal static Outcome MakeTable(KernelState* k, Space* space, ulong address, ulong* directory)
     {
-        ulong table = Tables.Allocate(k, space);
+        ulong table = Tables.Allocate(k, Tables.ChainOf(k, space, address, 1));
         if (table == 0)
             return Outcome.NeedTables;
         Write(directory, TableEntry(k, space, table));
@@ -94,16 +94,16 @@ internal static unsafe class Walk
     }
 
     /// <summary>
-    /// Replaces a 2 MB entry by a page table with the same translations, except that the entry of index
+    /// Replaces the 2 MB entry of an address by a page table with the same translations, except that the entry of index
     /// <paramref name="omit"/> (if not negative) stays absent. With <paramref name="keepAccessed"/> the new
     /// entries inherit the A bit, since translations made by the old entry may stay cached; without it the
     /// caller must flush every vCPU of the space when <paramref name="accessed"/> comes back true.
     /// </summary>
     internal static Outcome Split(
-        KernelState* k, Space* space, ulong* directory, int omit, bool keepAccessed, out bool accessed)
+        KernelState* k, Space* space, ulong address, ulong* directory, int omit, bool keepAccessed, out bool accessed)
     {
         accessed = false;
-        ulong tableAddress = Tables.Allocate(k, space);
+        ulong tableAddress = Tables.Allocate(k, Tables.ChainOf(k, space, address, 1));
         if (tableAddress == 0)
             return Outcome.NeedTables;
         ulong* table = Tables.At(k, tableAddress);

@@ -73,11 +73,11 @@ internal static unsafe class CopyOnWrite
             if (entry == 0)
             {
                 // Left empty: the snapshot computes the entries it touches, main shall not pay for that.
-                outcome = Walk.MakeTable(k, space, directory);
+                outcome = Walk.MakeTable(k, space, address, directory);
             }
             else if ((entry & Entry.Large) != 0)
             {
-                outcome = Walk.Split(k, space, directory, Walk.TableIndex(address), keepAccessed: false, out bool accessed);
+                outcome = Walk.Split(k, space, address, directory, Walk.TableIndex(address), keepAccessed: false, out bool accessed);
                 if (outcome == Outcome.Done && accessed)
                     Shootdown.Flush(k, v, space, self: true);
                 else if (outcome == Outcome.Done)

@@ -44,7 +44,7 @@ internal static unsafe class ReaderCopies
             return outcome;
         if (Walk.Read(directory) == 0)
         {
-            outcome = Walk.MakeTable(k, space, directory);
+            outcome = Walk.MakeTable(k, space, address, directory);
             if (outcome != Outcome.Done)
                 return outcome;
         }
@@ -201,7 +201,7 @@ internal static unsafe class ReaderCopies
     private static void ReplaceDirectory(KernelState* k, Space* space, ulong* pointer, ulong gigabyte)
     {
         ulong* old = Tables.At(k, Walk.Read(pointer));
-        ulong fresh = Tables.Allocate(k, space);
+        ulong fresh = Tables.Allocate(k, &space->Tables);
         if (fresh == 0)
             return;
         ulong* directory = Tables.At(k, fresh);

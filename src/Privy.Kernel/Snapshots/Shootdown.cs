@@ -11,7 +11,7 @@ internal static unsafe class Shootdown
     /// </summary>
     internal static void Flush(KernelState* k, VcpuArea* v, Space* space, bool self)
     {
-        if (k->SkipShootdown != 0)
+        if (k->SkipShootdown == KernelState.AllShootdowns)
             return;
         // A view is read by main's vCPUs, this one among them: it cannot rely on a page fault, as that was about main's own address.
         bool view = space->View != 0;
@@ -30,6 +30,8 @@ internal static unsafe class Shootdown
                 int index = word * 64 + bit;
                 if (index == v->Index)
                 {
+                    if (view && k->SkipShootdown == KernelState.OwnFlushes)
+                        continue;
                     if (self)
                         v->FlushPending = 1;
                     if (view)
@@ -41,7 +43,7 @@ internal static unsafe class Shootdown
                 if (System.Threading.Volatile.Read(ref other->InGuest) == 0)
                     continue;
                 k->Shootdowns++;
-                if (!view)
+                if (space != k->Spaces)
                     ReaderCopies.CountShootdown(k, space);
                 HostCall.Request(v, HostRequest.Kick, (ulong)index, 0);
             }

@@ -39,7 +39,7 @@ internal static unsafe class SnapshotCreation
         }
     }
 
-    private static int FindFree(KernelState* k)
+    internal static int FindFree(KernelState* k)
     {
         for (int i = 1; i < Layout.MaxSpaces; i++)
         {
@@ -59,20 +59,29 @@ internal static unsafe class SnapshotCreation
         Space* space = k->Spaces + index;
         Begin(k, space, main);
         EarlyWrites.Review(k);
-        Tables.Retire(k, main);
+        Tables.Retire(k, &main->Tables);
+        Tables.Retire(k, &main->Renewed);
         SetRoots(k, main);
         View.GraftAll(k);
         space->Epoch = k->Epoch;
         k->Epoch++;
         SnapshotSet.Add(k, index);
-
-        // A vCPU of main whose last root happens to have the number of the new one must not take it for loaded.
-        for (int i = 0; i < Layout.MaxVcpus; i++)
-        {
-            if ((main->Vcpus[i >> 6] >> (i & 63) & 1) != 0)
-                System.Threading.Interlocked.Exchange(ref Shootdown.Area(k, i)->FlushPending, 1);
-        }
+        MarkMain(k);
         return index;
+    }
+
+    /// <summary>A vCPU of main whose last root happens to have the number of the new one must not take it for loaded.</summary>
+    internal static void MarkMain(KernelState* k)
+    {
+        for (int word = 0; word < Layout.MaxVcpus / 64; word++)
+        {
+            ulong bits = k->Spaces->Vcpus[word];
+            for (int bit = 0; bits != 0; bit++, bits >>= 1)
+            {
+                if ((bits & 1) != 0)
+                    System.Threading.Interlocked.Exchange(ref Shootdown.Area(k, word * 64 + bit)->FlushPending, 1);
+            }
+        }
     }
 
     /// <summary>
@@ -100,7 +109,7 @@ internal static unsafe class SnapshotCreation
             if (outcome == Outcome.Done)
                 continue;
             PrivateFrames.FreeAll(k, space);
-            Tables.Free(k, space);
+            Tables.Free(k, &space->Tables);
             space->VmaCount = 0;
             space->Active = 0;
             return -Errno.NoMemory;
@@ -131,8 +140,9 @@ internal static unsafe class SnapshotCreation
     {
         space->Root = Tables.TakeRoot(k);
         space->AliasRoot = Tables.TakeRoot(k);
-        Tables.Chain(k, space, space->Root);
-        Tables.Chain(k, space, space->AliasRoot);
+        TableChain* chain = Tables.ChainOf(k, space, 0, 4);
+        Tables.Chain(k, chain, space->Root);
+        Tables.Chain(k, chain, space->AliasRoot);
     }
 
     private static Outcome CopyExplicit(KernelState* k, VcpuArea* v, Space* parent, Space* space)
@@ -175,7 +185,7 @@ internal static unsafe class SnapshotCreation
             {
                 Outcome outcome = Walk.MakeDirectory(k, space, area, out ulong* directory, out _);
                 if (outcome == Outcome.Done && *directory == 0)
-                    outcome = Walk.MakeTable(k, space, directory);
+                    outcome = Walk.MakeTable(k, space, area, directory);
                 if (outcome != Outcome.Done)
                     return outcome;
                 copy = Tables.At(k, *directory);

@@ -25,7 +25,7 @@ internal static unsafe class SnapshotRelease
         space->Active = Space.Releasing;
         SnapshotSet.Remove(k, index);
         View.Forget(k, index);
-        Tables.Free(k, space);
+        Tables.Free(k, &space->Tables);
         PrivateFrames.FreeAll(k, space);
         while (Limbo.PassOn(k, space))
         {
@@ -38,7 +38,7 @@ internal static unsafe class SnapshotRelease
         space->AliasRoot = 0;
         space->Active = 0;
         // Now, so that the next snapshot need not; if there are no tables, it will ask for them.
-        Tables.PrepareRoots(k, 4);
+        Tables.PrepareRoots(k, 4 + View.Pointers(k));
         KernelLock.Exit(k);
         return 0;
     }

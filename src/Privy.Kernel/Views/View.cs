@@ -7,45 +7,48 @@ namespace Privy.Kernel;
 /// </summary>
 internal static unsafe class View
 {
+    // Of the views in a top-level table; what is below is main's memory.
+    private const int FirstRootEntry = (int)(Layout.ViewBase >> 39);
+
     /// <summary>
-    /// Makes a snapshot that has just been taken, whose space no vCPU runs in, readable to main: only [start, end), which lies in one slot of 512 GB. All of
-    /// main's vCPUs are out of the program.
+    /// Takes a snapshot of [start, end), which lies in one slot of 512 GB, and shows it to main. All of main's vCPUs are out of the program, and stay out until this
+    /// has returned. Returns the space's index.
     /// </summary>
-    internal static long Open(VcpuArea* v, int index, ulong start, ulong end)
+    internal static long Take(VcpuArea* v, ulong start, ulong end)
     {
         KernelState* k = v->Kernel;
-        if (index <= 0 || index >= Layout.MaxSpaces || start >= end || !LinearMap.Contains(k, start) || !LinearMap.Contains(k, end - 1)
+        if (start >= end || !LinearMap.Contains(k, start) || !LinearMap.Contains(k, end - 1)
             || Slot(start) != Slot(end - 1) || ((start | end) & (Layout.PageSize - 1)) != 0)
         {
             return -Errno.Invalid;
         }
-        Space* space = k->Spaces + index;
         for (; ; )
         {
             KernelLock.Enter(k, v);
-            if (space->Active != Space.InUse || space->View != 0)
-            {
-                KernelLock.Exit(k);
-                return -Errno.Invalid;
-            }
-            Outcome outcome = Walk.MakeDirectory(k, space, start, out _, out _);
+            Tables.FreeRetired(k, v);
+            long index = -Errno.Again;
+            // Two each of main and of the snapshot, and main's directory-pointer tables.
+            Outcome outcome = Tables.PrepareRoots(k, 4 + Pointers(k));
             if (outcome == Outcome.Done)
             {
-                Trim(space, start, end);
-                space->ViewOf = Slot(start);
-                space->View = Layout.ViewBase + (ulong)index * Layout.ViewSpan;
-                k->ViewMask |= 1UL << index;
-                Graft(k, space);
-                KernelLock.Exit(k);
-                return 0;
+                int free = SnapshotCreation.FindFree(k);
+                if (free != 0)
+                {
+                    Make(k, free, start, end);
+                    index = free;
+                }
             }
             KernelLock.Exit(k);
+            if (outcome == Outcome.Done)
+                return index;
             if (Retry.Help(v, outcome) != Outcome.Done)
                 return -Errno.NoMemory;
         }
     }
 
-    /// <summary>Takes a view away from main. The host flushes main's vCPUs before it lets the snapshot's tables be used for something else.</summary>
+    /// <summary>
+    /// Takes a view away from main and ends its snapshot. Main's vCPUs flush: none may walk the snapshot's tables any more when they become something else.
+    /// </summary>
     internal static long Close(VcpuArea* v, int index)
     {
         KernelState* k = v->Kernel;
@@ -59,9 +62,24 @@ internal static unsafe class View
             int entry = Walk.RootIndex(space->View);
             Walk.Write(Tables.At(k, k->Spaces->Root) + entry, 0);
             Walk.Write(Tables.At(k, k->Spaces->AliasRoot) + entry, 0);
+            Shootdown.Flush(k, v, k->Spaces, self: true);
         }
         KernelLock.Exit(k);
-        return open ? 0 : -Errno.Invalid;
+        return open ? SnapshotRelease.Release(v, index) : -Errno.Invalid;
+    }
+
+    /// <summary>Main's directory-pointer tables.</summary>
+    internal static ulong Pointers(KernelState* k)
+    {
+        ulong* root = Tables.At(k, k->Spaces->Root);
+        ulong* template = Tables.At(k, k->TemplateRoot);
+        ulong count = 0;
+        for (int i = 0; i < FirstRootEntry; i++)
+        {
+            if (root[i] != 0 && template[i] == 0)
+                count++;
+        }
+        return count;
     }
 
     /// <summary>Main has fresh roots: they get the views.</summary>
@@ -139,6 +157,66 @@ internal static unsafe class View
         return 0;
     }
 
+    private static void Make(KernelState* k, int index, ulong start, ulong end)
+    {
+        Space* space = k->Spaces + index;
+        space->Shootdowns = 0;
+        space->CopyReads = 0;
+        for (int i = 0; i < Layout.MaxVcpus / 64; i++)
+            space->Vcpus[i] = 0;
+        // No vCPU ever loads it, so it needs no second root.
+        space->Root = Tables.TakeRoot(k);
+        space->AliasRoot = space->Root;
+        Tables.Chain(k, &space->Tables, space->Root);
+        ulong pointers = Tables.TakeRoot(k);
+        Intrinsics.ZeroPage(Tables.At(k, pointers));
+        Tables.Chain(k, &space->Tables, pointers);
+        Walk.Write(Tables.At(k, space->Root) + Walk.RootIndex(start), Walk.TableEntry(k, space, pointers));
+        CopyMappings(k->Spaces, space, start, end);
+        space->ViewOf = Slot(start);
+        space->View = Layout.ViewBase + (ulong)index * Layout.ViewSpan;
+        space->Epoch = k->Epoch;
+        k->Epoch++;
+        k->SnapshotsTaken++;
+        RenewRegions(k);
+        k->ViewMask |= 1UL << index;
+        Graft(k, space);
+        SnapshotSet.Add(k, index);
+        SnapshotCreation.MarkMain(k);
+    }
+
+    /// <summary>
+    /// Gives main fresh tables, empty, for the regions: at this instant all their entries can be computed. The rest of main keeps its tables below the
+    /// directory pointers. The caller still runs on the former roots.
+    /// </summary>
+    private static void RenewRegions(KernelState* k)
+    {
+        Space* main = k->Spaces;
+        ulong* former = Tables.At(k, main->Root);
+        ulong* template = Tables.At(k, k->TemplateRoot);
+        Tables.Retire(k, &main->Renewed);
+        SnapshotCreation.SetRoots(k, main);
+        ulong* root = Tables.At(k, main->Root);
+        ulong* alias = Tables.At(k, main->AliasRoot);
+        for (int i = 0; i < FirstRootEntry; i++)
+        {
+            ulong entry = former[i];
+            if (entry == 0 || template[i] != 0)
+                continue;
+            ulong pointers = Tables.TakeRoot(k);
+            Tables.Chain(k, &main->Renewed, pointers);
+            ulong* from = Tables.At(k, entry);
+            ulong* to = Tables.At(k, pointers);
+            ulong address = (ulong)i << 39;
+            for (int j = 0; j < Entry.Count; j++, address += Layout.Gigabyte)
+                to[j] = from[j] != 0 && Tables.IsRegion(k, address) ? 0 : from[j];
+            entry = Walk.TableEntry(k, main, pointers);
+            Walk.Write(root + i, entry);
+            Walk.Write(alias + i, entry);
+        }
+        GraftAll(k);
+    }
+
     /// <summary>The slot of 512 GB an address lies in.</summary>
     private static ulong Slot(ulong address) => address & ~(Layout.ViewSpan - 1);
 
@@ -151,22 +229,20 @@ internal static unsafe class View
         Walk.Write(Tables.At(k, k->Spaces->AliasRoot) + index, entry);
     }
 
-    /// <summary>Leaves the snapshot only what it is for: the rest of main's memory has one reader less.</summary>
-    private static void Trim(Space* space, ulong start, ulong end)
+    /// <summary>The snapshot has only what it is for: the rest of main's memory has one reader less.</summary>
+    private static void CopyMappings(Space* main, Space* space, ulong start, ulong end)
     {
-        int kept = 0;
-        for (int i = 0; i < space->VmaCount; i++)
+        int count = 0;
+        for (int i = VmaSet.FirstEndingAfter(main, start); i < main->VmaCount && main->Vmas[i].Start < end; i++)
         {
-            Vma* from = space->Vmas + i;
-            if (from->End <= start || from->Start >= end)
-                continue;
-            Vma* to = space->Vmas + kept++;
+            Vma* from = main->Vmas + i;
+            Vma* to = space->Vmas + count++;
             to->Start = from->Start > start ? from->Start : start;
             to->End = from->End < end ? from->End : end;
             to->Flags = (from->Flags & ~(Vma.Write | Vma.Execute)) | Vma.Read;
             to->HostTag = from->HostTag;
             to->Birth = from->Birth;
         }
-        space->VmaCount = kept;
+        space->VmaCount = count;
     }
 }

@@ -22,6 +22,7 @@ internal static unsafe partial class NativeMethods
     private const int OpenDirectory = 0x10000;
     private const int OpenCloseOnExec = 0x80000;
     private const int InvalidArgument = 22;
+    private const int OutOfMemory = 12;
 
     private static readonly byte* Failed = (byte*)-1;
 
@@ -52,8 +53,12 @@ internal static unsafe partial class NativeMethods
 
     internal static void Protect(byte* address, long length, int protection)
     {
-        if (mprotect(address, (nuint)length, protection) != 0)
-            throw new InvalidOperationException($"Memory cannot be protected: {Error(Marshal.GetLastPInvokeError())}.");
+        if (mprotect(address, (nuint)length, protection) == 0)
+            return;
+        int error = Marshal.GetLastPInvokeError();
+        throw error == OutOfMemory
+            ? new InsufficientMemoryException($"There is not enough memory for {length} bytes: {Error(error)}.")
+            : new InvalidOperationException($"Memory cannot be protected: {Error(error)}.");
     }
 
     /// <summary>Makes the names in a folder last.</summary>

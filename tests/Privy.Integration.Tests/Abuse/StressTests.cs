@@ -20,7 +20,9 @@ public sealed class StressTests
         const int AtOnce = 4;
         var end = Stopwatch.StartNew();
         var duration = Long.Duration(TimeSpan.FromSeconds(5));
-        var pairs = Programs.SelectMany(p => TestPrograms.Names(p).Select(c => (Program: p, Case: c))).ToArray();
+        // A thread that has the kernel's lock and no processor is confined to a waiting thread's for an instant (ThreadPlacement.YieldTo), which the program can
+        // see on a busy machine: docs/limits.md.
+        var pairs = Programs.SelectMany(p => TestPrograms.Names(p).Select(c => (Program: p, Case: c))).Where(p => p.Case != "sched_getaffinity").ToArray();
         foreach (var program in Programs) TestPrograms.Build(program);
         var failures = new ConcurrentQueue<string>();
         var done = new ConcurrentDictionary<string, int>();

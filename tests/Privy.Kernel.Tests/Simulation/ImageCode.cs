@@ -109,10 +109,24 @@ internal sealed unsafe class ImageCode : KernelCode
             ((delegate* unmanaged<VcpuArea*, ulong, ulong, byte*, long>)_image.Symbol("privy_detach"))(v, start, end, populated));
     }
 
-    public override long Precopy(VcpuArea* v, ulong start, ulong end)
+    public override long Precopy(VcpuArea* v, ulong start, ulong end) => WithAddresses("privy_precopy", v, start, end);
+
+    public override long TakeView(VcpuArea* v, ulong start, ulong end) => WithAddresses("privy_take_view", v, start, end);
+
+    public override long CloseView(VcpuArea* v, int space) => WithSpace("privy_close_view", v, space);
+
+    public override long Changed(VcpuArea* v, ulong pair, ulong start, ulong end, ulong* bits)
     {
         VcpuArea* outer = Begin(v);
-        return Finish(outer, ((delegate* unmanaged<VcpuArea*, ulong, ulong, long>)_image.Symbol("privy_precopy"))(v, start, end));
+        return Finish(
+            outer,
+            ((delegate* unmanaged<VcpuArea*, ulong, ulong, ulong, ulong*, long>)_image.Symbol("privy_changed"))(v, pair, start, end, bits));
+    }
+
+    private long WithAddresses(string name, VcpuArea* v, ulong start, ulong end)
+    {
+        VcpuArea* outer = Begin(v);
+        return Finish(outer, ((delegate* unmanaged<VcpuArea*, ulong, ulong, long>)_image.Symbol(name))(v, start, end));
     }
 
     private long WithSpace(string name, VcpuArea* v, int space)

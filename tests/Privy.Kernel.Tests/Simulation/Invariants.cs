@@ -37,6 +37,25 @@ internal static unsafe class Invariants
         Tree(world, machine, world.Main, (page, entry, large) => MainEntry(world, k, page, entry, large));
         foreach (SpaceModel snapshot in world.Snapshots.Values)
             Tree(world, machine, snapshot, (page, entry, _) => SnapshotEntry(k, snapshot, page, entry, frames));
+        Views(world, machine, k);
+    }
+
+    /// <summary>Main's top-level table leads to the views' tables, and otherwise to none but main's own.</summary>
+    private static void Views(World world, Machine machine, KernelState* k)
+    {
+        const int first = (int)(Layout.ViewBase >> 39);
+        ulong* root = machine.Table(k->Spaces->Root);
+        for (int i = 0; i < Layout.MaxSpaces; i++)
+        {
+            bool view = world.Snapshots.TryGetValue(i, out SpaceModel? model) && model.IsView;
+            Machine.Check(view == ((k->ViewMask >> i & 1) != 0), $"view {i}: mask");
+            ulong shown = view ? machine.Table(k->Spaces[i].Root)[k->Spaces[i].ViewOf >> 39] & Entry.AddressMask : 0;
+            Machine.Check((root[first + i] & Entry.AddressMask) == shown, $"view {i}: entry");
+        }
+        var own = new HashSet<ulong>();
+        Chain(k, k->Spaces->Tables.First, k->Spaces->Tables.Count, own);
+        Chain(k, k->Spaces->Renewed.First, k->Spaces->Renewed.Count, own);
+        ForEachTable(machine, k, 0, first, table => Machine.Check(own.Contains(table), "table of main is on another chain"));
     }
 
     private static void Frames(KernelState* k, ulong first, ulong tail, ulong count, Func<ulong, bool> add)
@@ -60,8 +79,9 @@ internal static unsafe class Invariants
         for (int i = 0; i < Layout.MaxSpaces; i++)
         {
             Space* space = k->Spaces + i;
-            Chain(k, space->Tables, space->TableCount, tables);
-            used += space->TableCount;
+            Chain(k, space->Tables.First, space->Tables.Count, tables);
+            Chain(k, space->Renewed.First, space->Renewed.Count, tables);
+            used += space->Tables.Count + space->Renewed.Count;
             if (space->Active != Space.InUse)
                 continue;
             for (int e = 0; e < 512; e++)
@@ -84,7 +104,7 @@ internal static unsafe class Invariants
     // Every table of a tree is on a chain (whose it is, the count and the absence of duplicates tell).
     private static void TreeTables(Machine machine, KernelState* k, int index, HashSet<ulong> tables)
     {
-        ForEachTable(machine, k, index, table => Machine.Check(tables.Contains(table), "a tree holds a table that is on no list"));
+        ForEachTable(machine, k, index, 512, table => Machine.Check(tables.Contains(table), "a tree holds a table that is on no list"));
     }
 
     private static void Chain(KernelState* k, ulong first, ulong count, HashSet<ulong> tables)
@@ -98,10 +118,10 @@ internal static unsafe class Invariants
         Machine.Check(count == ulong.MaxValue || n == count, "table count of a list");
     }
 
-    private static void ForEachTable(Machine machine, KernelState* k, int index, Action<ulong> action)
+    private static void ForEachTable(Machine machine, KernelState* k, int index, int rootEntries, Action<ulong> action)
     {
         ulong* root = machine.Table(k->Spaces[index].Root);
-        for (int i = 0; i < 512; i++)
+        for (int i = 0; i < rootEntries; i++)
         {
             if (root[i] == 0 || machine.Table(k->TemplateRoot)[i] != 0)
                 continue;

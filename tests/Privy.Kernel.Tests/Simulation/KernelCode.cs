@@ -25,6 +25,12 @@ internal abstract unsafe class KernelCode
 
     public abstract long Precopy(VcpuArea* v, ulong start, ulong end);
 
+    public abstract long TakeView(VcpuArea* v, ulong start, ulong end);
+
+    public abstract long CloseView(VcpuArea* v, int space);
+
+    public abstract long Changed(VcpuArea* v, ulong pair, ulong start, ulong end, ulong* bits);
+
     private sealed class ManagedCode : KernelCode
     {
         public override long PageFault(VcpuArea* v) => KernelEntry.PageFault(v);
@@ -48,5 +54,12 @@ internal abstract unsafe class KernelCode
         public override long ForgetLinear(VcpuArea* v, int space) => KernelEntry.ForgetLinear(v, space);
 
         public override long Precopy(VcpuArea* v, ulong start, ulong end) => KernelEntry.Precopy(v, start, end);
+
+        public override long TakeView(VcpuArea* v, ulong start, ulong end) => KernelEntry.TakeView(v, start, end);
+
+        public override long CloseView(VcpuArea* v, int space) => KernelEntry.CloseView(v, space);
+
+        public override long Changed(VcpuArea* v, ulong pair, ulong start, ulong end, ulong* bits) =>
+            KernelEntry.Changed(v, pair, start, end, bits);
     }
 }

@@ -54,6 +54,7 @@ internal sealed unsafe partial class Machine : IDisposable
         k->PoolStart = k->PoolNext = k->PoolEnd = PoolStart;
         k->Spaces = (Space*)(_kernel + 4096);
         k->SlotBitmap = (ulong*)(_kernel + 32768);
+        k->RegionGigabytes = (ulong*)(_kernel + 40960);
         k->VcpuAreas = (ulong)(_kernel + vcpus);
         k->TableLinks = (ulong*)(_kernel + links);
         k->Frames = (FrameInfo*)(_kernel + frames);

@@ -13,6 +13,9 @@ internal struct PageModel
     public uint Flags;
     public ulong Birth;
 
+    /// <summary>Main: counts writes to the page and mappings of it.</summary>
+    public ulong Version;
+
     /// <summary>A snapshot's page of MAP_SHARED memory that main gave up: no longer shared.</summary>
     public bool Detached;
 
@@ -29,6 +32,31 @@ internal sealed class SpaceModel(int index, int pages)
     public PageModel[] Pages { get; } = new PageModel[pages];
 
     public List<Vcpu> Vcpus { get; } = [];
+
+    /// <summary>A snapshot that main's vCPUs read, at <see cref="AddressOf"/>.</summary>
+    public bool IsView { get; init; }
+
+    /// <summary>Where the vCPUs of the space find a page.</summary>
+    public ulong AddressOf(int page)
+    {
+        ulong address = World.AddressOf(page);
+        return IsView ? Layout.ViewBase + (ulong)Index * Layout.ViewSpan + address % Layout.ViewSpan : address;
+    }
+
+    /// <summary>A view of some of the space's pages.</summary>
+    public SpaceModel View(int index, int start, int end)
+    {
+        var view = new SpaceModel(index, Pages.Length) { IsView = true };
+        for (int i = start; i < end; i++)
+        {
+            PageModel page = Pages[i];
+            page.Cell = new Cell(page.Cell!.Value);
+            page.Flags = (page.Flags & ~(Vma.Write | Vma.Execute)) | Vma.Read;
+            view.Pages[i] = page;
+        }
+        view.Vcpus.AddRange(Vcpus);
+        return view;
+    }
 
     public SpaceModel Fork(int index)
     {

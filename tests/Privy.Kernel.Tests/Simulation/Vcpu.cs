@@ -85,12 +85,16 @@ internal sealed unsafe class Vcpu
             _trap->Error = 4UL | (access == Access.Write ? 2UL : 0) | (access == Access.Fetch ? 16UL : 0);
             long result = _machine.Code.PageFault(Area);
             Machine.Check(K->Lock == 0, "lock kept");
-            if ((Area->ExitRequest & ExitReason.Fault) != 0)
+            int exit = Area->ExitRequest;
+            Area->ExitRequest = 0;
+            if (exit != 0)
+                Exit();
+            if ((exit & ExitReason.Fault) != 0)
             {
                 Machine.Check(result < 0 && Area->FaultAddress == address, "fault report");
-                Area->ExitRequest = 0;
                 return Area->FaultCode;
             }
+            Enter();
             Machine.Check(result == 0, "result of a resolved fault");
         }
         throw new SimulationException($"endless fault at {address:x}, {access}");

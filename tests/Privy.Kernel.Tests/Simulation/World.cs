@@ -30,14 +30,16 @@ internal sealed unsafe class World : IDisposable
     private readonly Vcpu[] _mainVcpus;
     private readonly byte* _populated;
     private ulong _token = 1;
+    private readonly bool _viewsOnly;
     private bool _nested;
     private bool _sharedBusy;
     private int _busySpace = -1;
     private int _stoppedSpace = -1;
     private (int Space, int Start, int End) _changing = (-1, 0, 0);
 
-    public World(int seed, int mainVcpus, bool generous, KernelCode? code = null)
+    public World(int seed, int mainVcpus, bool generous, KernelCode? code = null, bool viewsOnly = false)
     {
+        _viewsOnly = viewsOnly;
         _random = new Random(seed);
         Machine = new Machine(generous, code) { Random = _random, Meanwhile = Meanwhile, Kicked = Kicked };
         if (_random.Next(3) != 0)
@@ -63,11 +65,16 @@ internal sealed unsafe class World : IDisposable
         }
         _main.Vcpus.AddRange(_mainVcpus);
         _populated = (byte*)System.Runtime.InteropServices.NativeMemory.AllocZeroed(PageCount);
-        if (_random.Next(4) != 0)
+        if (_random.Next(4) != 0 || viewsOnly)
             MapMain(0, PageCount, Vma.Read | Vma.Write);
+        if (_random.Next(2) != 0 || viewsOnly)
+            AddRegion(0, Arenas[0].Pages);
     }
 
     public Machine Machine { get; }
+
+    /// <summary>Views taken so far.</summary>
+    public int Views { get; private set; }
 
     private KernelState* K => Machine.K;
 
@@ -97,10 +104,15 @@ internal sealed unsafe class World : IDisposable
 
     private Vcpu AnyOf(SpaceModel space) => space.Vcpus[_random.Next(space.Vcpus.Count)];
 
-    private SpaceModel? AnySnapshot() =>
-        _snapshots.Count == 0 ? null : _snapshots.Values.ElementAt(_random.Next(_snapshots.Count));
+    private SpaceModel? AnyChild() => AnySnapshot(view: false);
 
-    private SpaceModel AnySpace() => _random.Next(2) == 0 ? _main : AnySnapshot() ?? _main;
+    private SpaceModel? AnySnapshot(bool view)
+    {
+        List<SpaceModel> snapshots = [.. _snapshots.Values.Where(s => s.IsView == view)];
+        return snapshots.Count == 0 ? null : snapshots[_random.Next(snapshots.Count)];
+    }
+
+    private SpaceModel AnySpace() => _random.Next(2) == 0 ? _main : AnySnapshot(_random.Next(2) == 0) ?? _main;
 
     /// <summary>A range inside one arena: mostly small, sometimes whole large pages.</summary>
     private (int Start, int End) Range()
@@ -121,12 +133,17 @@ internal sealed unsafe class World : IDisposable
         return (first + start, first + Math.Min(start + length, pages));
     }
 
-    private int AnyPage() => _random.Next(8) == 0
+    private int AnyPage() => _random.Next(8) == 0 && !_viewsOnly
         ? _random.Next(PageCount)
-        : _random.Next(6) * 512 + (int)HotPages[_random.Next(HotPages.Length)];
+        : _random.Next(_viewsOnly ? 2 : 6) * 512 + (int)HotPages[_random.Next(HotPages.Length)];
 
     public void Step()
     {
+        if (_viewsOnly)
+        {
+            StepOfViews();
+            return;
+        }
         switch (_random.Next(100))
         {
             case < 6:
@@ -141,11 +158,21 @@ internal sealed unsafe class World : IDisposable
             case < 13:
                 ProtectMain();
                 break;
+            case < 14:
+                (int start, int end) = Range();
+                AddRegion(start, end);
+                break;
+            case < 17:
+                TakeView();
+                break;
             case < 20:
                 TakeSnapshot();
                 break;
             case < 24:
                 ReleaseAny();
+                break;
+            case < 25:
+                CompareViews();
                 break;
             case < 27:
                 ChangeSnapshotMapping();
@@ -177,6 +204,35 @@ internal sealed unsafe class World : IDisposable
         }
     }
 
+    /// <summary>Main does nothing that makes all its vCPUs flush, or hardly ever: what they have cached of views grows old.</summary>
+    private void StepOfViews()
+    {
+        switch (_random.Next(100))
+        {
+            case < 3:
+                TakeView();
+                break;
+            case < 4:
+                ReleaseAny();
+                break;
+            case < 6:
+                PrepareMain();
+                break;
+            case < 8:
+                CompareViews();
+                break;
+            case < 10:
+                HostReads();
+                break;
+            case < 12:
+                AnyMain().Exit();
+                break;
+            default:
+                Touch();
+                break;
+        }
+    }
+
     private void Touch()
     {
         // Bursts, so that translations get cached and used again.
@@ -196,9 +252,9 @@ internal sealed unsafe class World : IDisposable
         if (IsChanging(space, page))
             return;
         int busy = _busySpace;
-        _busySpace = space.Index;
+        _busySpace = v.Area->Space;
         int expected = space.Expected(page, access);
-        int result = v.Touch(AddressOf(page), access, out ulong physical);
+        int result = v.Touch(space.AddressOf(page), access, out ulong physical);
         _busySpace = busy;
         Note($"touch space {space.Index} vcpu {v.Index} page {page} {access} -> {result} at {physical:x}");
         if (result != expected)
@@ -217,6 +273,7 @@ internal sealed unsafe class World : IDisposable
             *Machine.Word(physical) = value;
             *Machine.Word(physical + 4088) = value;
             cell.Value = value;
+            space.Pages[page].Version++;
             return;
         }
         CheckWords(space, page, physical, cell.Value);
@@ -262,7 +319,7 @@ internal sealed unsafe class World : IDisposable
         for (int i = start; i < end; i++)
         {
             SetWords(i, 0);
-            _main.Pages[i] = new PageModel { Cell = new Cell(0), Flags = flags, Birth = K->Epoch };
+            _main.Pages[i] = new PageModel { Cell = new Cell(0), Flags = flags, Birth = K->Epoch, Version = _main.Pages[i].Version + 1 };
         }
         WriteVmas(_main);
     }
@@ -298,7 +355,7 @@ internal sealed unsafe class World : IDisposable
         DetachMain(start, end);
         for (int i = start; i < end; i++)
         {
-            _main.Pages[i] = default;
+            _main.Pages[i] = new PageModel { Version = _main.Pages[i].Version + 1 };
             SetWords(i, Poison);
         }
         WriteVmas(_main);
@@ -329,6 +386,7 @@ internal sealed unsafe class World : IDisposable
         for (int i = start; i < end; i++)
         {
             Cell? cell = _main.Pages[i].Cell;
+            _main.Pages[i].Version++;
             _populated[i - start] = (byte)(cell == null || cell.Value != 0 || _random.Next(2) == 0 ? 1 : 0);
         }
         _sharedBusy = true;
@@ -353,7 +411,7 @@ internal sealed unsafe class World : IDisposable
         uint rights = AnyRights();
         Note($"protect main {start}..{end} {rights}");
         for (int i = start; i < end; i++)
-            _main.Pages[i].Flags = (_main.Pages[i].Flags & Vma.Shared) | rights;
+            _main.Pages[i].Flags = (_main.Pages[i].Flags & (Vma.Shared | Vma.Region)) | rights;
         WriteVmas(_main);
         TouchOutside(_main, start, end);
         Call(v => Machine.Code.Protect(v, 0, AddressOf(start), AddressOf(start) + ((ulong)(end - start) << 12)));
@@ -425,11 +483,87 @@ internal sealed unsafe class World : IDisposable
         return result;
     }
 
+    /// <summary>Main will take snapshots of a range: of as much of it as is memory of its own.</summary>
+    private void AddRegion(int start, int end)
+    {
+        int last = start;
+        while (last < end && _main.Pages[last].Mapped && !_main.Pages[last].Is(Vma.Shared))
+            _main.Pages[last++].Flags |= Vma.Region;
+        if (last == start)
+            return;
+        Note($"region {start}..{last}");
+        WriteVmas(_main);
+        for (int i = start; i < last; i++)
+        {
+            ulong gigabyte = Linear(i) >> 30;
+            K->RegionGigabytes[gigabyte >> 6] |= 1UL << (int)(gigabyte & 63);
+        }
+    }
+
+    private void TakeView()
+    {
+        (int start, int end) = Range();
+        while (start < end && !_main.Pages[start].Is(Vma.Region))
+            start++;
+        int last = start;
+        while (last < end && _main.Pages[last].Is(Vma.Region))
+            last++;
+        if (last == start || _snapshots.Count >= MaxSnapshots)
+            return;
+        foreach (Vcpu v in _mainVcpus)
+            v.Exit();
+        ulong epoch = K->Epoch;
+        _stoppedSpace = 0;
+        long index = CallOn(AnyMain(), v => Machine.Code.TakeView(v, AddressOf(start), AddressOf(last - 1) + Layout.PageSize));
+        _stoppedSpace = -1;
+        Note($"view {index} of {start}..{last}, epoch {epoch}");
+        Machine.Check(index > 0 && !_snapshots.ContainsKey((int)index), $"index of a view: {index}");
+        Machine.Check(K->Epoch == epoch + 1, "epoch");
+        _snapshots.Add((int)index, _main.View((int)index, start, last));
+        Views++;
+    }
+
+    /// <summary>What main has written between two views, wherever both show it.</summary>
+    private void CompareViews()
+    {
+        SpaceModel? older = AnySnapshot(view: true);
+        SpaceModel? newer = AnySnapshot(view: true);
+        if (older == null || newer == null || K->Spaces[older.Index].Epoch >= K->Spaces[newer.Index].Epoch)
+            return;
+        int start = 0;
+        while (start < PageCount && !(older.Pages[start].Mapped && newer.Pages[start].Mapped))
+            start++;
+        int end = start;
+        while (end < PageCount && older.Pages[end].Mapped && newer.Pages[end].Mapped)
+            end++;
+        // Both ranges lie in one arena.
+        if (start == end)
+            return;
+        ulong[] bits = new ulong[PageCount / 64 + 1];
+        long result;
+        fixed (ulong* words = bits)
+        {
+            ulong* set = words;
+            result = CallOn(AnyMain(), v => Machine.Code.Changed(
+                v, (ulong)older.Index << 32 | (uint)newer.Index, AddressOf(start), AddressOf(end - 1) + Layout.PageSize, set));
+        }
+        Note($"compare {older.Index} and {newer.Index}, pages {start}..{end}");
+        Machine.Check(result == 0, $"comparison: {result}");
+        for (int i = start; i < end; i++)
+        {
+            bool changed = older.Pages[i].Version != newer.Pages[i].Version;
+            bool found = (bits[(i - start) >> 6] >> (i - start & 63) & 1) != 0;
+            // Zeros that main gave up twice are the same zeros.
+            bool zeros = older.Pages[i].Cell!.Value == 0 && newer.Pages[i].Cell!.Value == 0;
+            Machine.Check(found == changed || (zeros && !found), $"page {i}, between views {older.Index} and {newer.Index}: written {changed}, found {found}");
+        }
+    }
+
     private void TakeSnapshot()
     {
-        if (_snapshots.Count >= MaxSnapshots)
+        if (_snapshots.Count >= MaxSnapshots || _viewsOnly)
             return;
-        SpaceModel parent = _random.Next(3) == 0 ? AnySnapshot() ?? _main : _main;
+        SpaceModel parent = _random.Next(3) == 0 ? AnyChild() ?? _main : _main;
         List<Vcpu> free = [.. Machine.Vcpus[2..].Where(v => !_snapshots.Values.Any(s => s.Vcpus.Contains(v)))];
         if (free.Count < 2)
             return;
@@ -456,7 +590,7 @@ internal sealed unsafe class World : IDisposable
 
     private void ReleaseAny()
     {
-        SpaceModel? space = AnySnapshot();
+        SpaceModel? space = AnySnapshot(_random.Next(2) == 0);
         if (space != null)
             Release(space);
     }
@@ -464,6 +598,12 @@ internal sealed unsafe class World : IDisposable
     public void Release(SpaceModel space)
     {
         Note($"release {space.Index}");
+        if (space.IsView)
+        {
+            _snapshots.Remove(space.Index);
+            Call(v => Machine.Code.CloseView(v, space.Index));
+            return;
+        }
         foreach (Vcpu v in space.Vcpus)
             v.Exit();
         _snapshots.Remove(space.Index);
@@ -472,7 +612,7 @@ internal sealed unsafe class World : IDisposable
 
     private void ChangeSnapshotMapping()
     {
-        SpaceModel? space = AnySnapshot();
+        SpaceModel? space = AnyChild();
         if (space == null)
             return;
         (int start, int end) = Range();
@@ -516,12 +656,13 @@ internal sealed unsafe class World : IDisposable
         {
             CheckWords(_main, i, Linear(i), _main.Pages[i].Cell!.Value);
             SetWords(i, _main.Pages[i].Cell!.Value = ++_token);
+            _main.Pages[i].Version++;
         }
     }
 
     private void PrepareSnapshot()
     {
-        SpaceModel? space = AnySnapshot();
+        SpaceModel? space = AnyChild();
         if (space == null)
             return;
         (int start, int end) = Range();
@@ -565,7 +706,7 @@ internal sealed unsafe class World : IDisposable
 
     private void ClearAccessed()
     {
-        SpaceModel? space = AnySnapshot();
+        SpaceModel? space = AnyChild();
         if (space == null)
             return;
         Vcpu v = AnyOf(space);
@@ -577,7 +718,7 @@ internal sealed unsafe class World : IDisposable
 
     private void ForgetLinear()
     {
-        SpaceModel? space = AnySnapshot();
+        SpaceModel? space = AnyChild();
         // The host asks only then; at other times it must do no harm either.
         if (space == null || (K->Spaces[space.Index].CopyReads == 0 && _random.Next(8) != 0))
             return;
@@ -591,7 +732,7 @@ internal sealed unsafe class World : IDisposable
     /// <summary>The host reads a snapshot's memory by its tables.</summary>
     private void HostReads()
     {
-        SpaceModel? space = AnySnapshot();
+        SpaceModel? space = AnySnapshot(_random.Next(2) == 0);
         if (space == null)
             return;
         for (int n = 0; n < 40; n++)
@@ -618,7 +759,7 @@ internal sealed unsafe class World : IDisposable
             SpaceModel space = AnySpace();
             Vcpu v = AnyOf(space);
             // The vCPUs of the space that is being worked on may be stopped, or change what is being looked at.
-            if (v == waiting || space.Index == _stoppedSpace || (space.Index == _busySpace && space.Index != 0) || _sharedBusy)
+            if (v == waiting || v.Area->Space == _stoppedSpace || (space.Index == _busySpace && space.Index != 0) || _sharedBusy)
                 continue;
             Touch(space, v, AnyPage(), (Access)_random.Next(3));
         }
@@ -628,14 +769,17 @@ internal sealed unsafe class World : IDisposable
     /// <summary>A kicked vCPU goes back in at once and reads, while the kernel still holds the lock.</summary>
     private void Kicked(Vcpu v)
     {
-        if (_random.Next(2) == 0 || !_snapshots.TryGetValue(v.Area->Space, out SpaceModel? space))
+        if (_random.Next(2) == 0)
+            return;
+        SpaceModel? space = v.Area->Space == 0 ? AnySnapshot(view: true) : _snapshots.GetValueOrDefault(v.Area->Space);
+        if (space == null)
             return;
         v.Enter();
         for (int n = 0; n < 20; n++)
         {
             int page = AnyPage();
             if (!IsChanging(space, page) && space.Expected(page, Access.Read) == 0 && !space.Pages[page].Is(Vma.Shared)
-                && v.Translate(AddressOf(page), Access.Read, mayUseCache: true, out ulong physical))
+                && v.Translate(space.AddressOf(page), Access.Read, mayUseCache: true, out ulong physical))
             {
                 CheckWords(space, page, physical, space.Pages[page].Cell!.Value);
             }

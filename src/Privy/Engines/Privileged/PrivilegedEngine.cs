@@ -1,55 +1,56 @@
 using System.Runtime.InteropServices;
 using Privy.Engines.Portable;
+using Privy.Hypervisor.Processes;
 
 namespace Privy.Engines.Privileged;
 
 /// <summary>
 /// Snapshots under <c>privy run</c>: the guest's kernel takes them like those of a fork, and shows them to the program at another place. The calls
-/// are those of src/Privy.Hypervisor/Processes/ViewCalls.cs.
+/// are those of <see cref="ViewProtocol"/>.
 /// </summary>
 internal sealed unsafe class PrivilegedEngine : ISnapshotEngine
 {
-    private const long PrivateCall = 0x50525659;
-    private const long Version = 1;
-    private const long ViewBase = 0x3000_0000_0000;
-
-    /// <summary>What one entry of a top-level page table maps: a region lies within one.</summary>
-    private const long Slot = 512L << 30;
     private const long LargePage = 2 << 20;
+
+    /// <summary>Regions of this size and more share no page directory with other memory, so that a snapshot leaves the tables of that alone.</summary>
+    private const long Large = 64 << 20;
     private const int ReadWrite = NativeMethods.ProtectionRead | NativeMethods.ProtectionWrite;
     private const int Anonymous = NativeMethods.MapPrivate | NativeMethods.MapAnonymous | NativeMethods.MapNoReserve;
 
     private static readonly Lazy<string?> Reason = new(() =>
-        OperatingSystem.IsLinux() && RuntimeInformation.ProcessArchitecture == Architecture.X64 && Call(Operation.Version) == Version
+        OperatingSystem.IsLinux() && RuntimeInformation.ProcessArchitecture == Architecture.X64 && Call(ViewOperation.Version) == ViewProtocol.Version
             ? null
             : "The privileged engine needs a process that was started by 'privy run', of a version that has it.");
 
     private readonly long _length;
     private readonly byte* _mapping;
     private readonly long _mapped;
-    private readonly long _faultsBefore = Call(Operation.Faults);
-    private readonly long _copiesBefore = Call(Operation.Copies);
+    private readonly long _faultsBefore = Call(ViewOperation.Faults);
+    private readonly long _copiesBefore = Call(ViewOperation.Copies);
 
     internal PrivilegedEngine(long length, bool populate)
     {
         _length = length;
-        if (length > Slot)
-            throw new InsufficientMemoryException($"A region of {length} bytes is too large for the privileged engine: {Slot} bytes are the most.");
-        // Room to place it at a large page, and behind the end of a slot if it would reach over that.
-        _mapped = length + LargePage;
-        _mapping = NativeMethods.Map(_mapped, ReadWrite, Anonymous, -1, "a region");
+        if (length > ViewProtocol.Slot)
+            throw new InsufficientMemoryException($"A region of {length} bytes is too large for the privileged engine: {ViewProtocol.Slot} bytes are the most.");
+        // Room to place it at a unit, and behind the end of a slot if it would reach over that.
+        long unit = length < Large ? LargePage : ViewProtocol.Unit;
+        long room = (length + unit - 1) & ~(unit - 1);
+        _mapped = room + unit;
+        _mapping = NativeMethods.Map(_mapped, NativeMethods.ProtectionNone, Anonymous, -1, "a region");
         if (SlotOf(_mapping) != SlotOf(_mapping + _mapped - 1))
         {
             NativeMethods.Unmap(_mapping, _mapped);
-            _mapped += length;
-            _mapping = NativeMethods.Map(_mapped, ReadWrite, Anonymous, -1, "a region");
+            _mapped += room;
+            _mapping = NativeMethods.Map(_mapped, NativeMethods.ProtectionNone, Anonymous, -1, "a region");
         }
-        Memory = (byte*)(((long)_mapping + LargePage - 1) & ~(LargePage - 1));
+        Memory = (byte*)(((long)_mapping + unit - 1) & ~(unit - 1));
         if (SlotOf(Memory) != SlotOf(Memory + length - 1))
             Memory = (byte*)SlotOf(Memory + length - 1);
         try
         {
-            long result = Call(Operation.Register, (long)Memory, length);
+            NativeMethods.Protect(Memory, length, ReadWrite);
+            long result = Call(ViewOperation.Register, (long)Memory, length);
             if (result != 0)
                 throw new InsufficientMemoryException($"A region of {length} bytes cannot be registered: {NativeMethods.Error((int)-result)}.");
             if (populate)
@@ -62,18 +63,6 @@ internal sealed unsafe class PrivilegedEngine : ISnapshotEngine
         }
     }
 
-    private enum Operation
-    {
-        Version = 0,
-        Register = 1,
-        Take = 2,
-        Release = 3,
-        Changed = 4,
-        Copies = 5,
-        Faults = 6,
-        Held = 7,
-    }
-
     /// <summary>Why there is no such engine here, or null.</summary>
     internal static string? WhyNot => Reason.Value;
 
@@ -82,18 +71,18 @@ internal sealed unsafe class PrivilegedEngine : ISnapshotEngine
     public byte* Memory { get; }
 
     // Of the whole process since the region was made.
-    public EngineCounters Counters => new(Call(Operation.Faults) - _faultsBefore, Call(Operation.Copies) - _copiesBefore, 0);
+    public EngineCounters Counters => new(Call(ViewOperation.Faults) - _faultsBefore, Call(ViewOperation.Copies) - _copiesBefore, 0);
 
     public EngineSnapshot Take()
     {
-        long index = Call(Operation.Take, (long)Memory, _length);
-        if (index < 0)
+        long view = Call(ViewOperation.Take, (long)Memory, _length);
+        if (view < 0)
         {
-            throw new InsufficientMemoryException(-index == 11
+            throw new InsufficientMemoryException(-view == 11
                 ? "There are too many snapshots: 63 at once are the most, marks and forked processes included. Dispose of some."
-                : $"No snapshot can be had: {NativeMethods.Error((int)-index)}.");
+                : $"No snapshot can be had: {NativeMethods.Error((int)-view)}.");
         }
-        return new PrivilegedSnapshot((int)index, (byte*)(ViewBase + index * Slot + ((long)Memory & (Slot - 1))));
+        return new PrivilegedSnapshot(view);
     }
 
     // What has changed since is in the snapshot's page table, so that lives on.
@@ -109,7 +98,7 @@ internal sealed unsafe class PrivilegedEngine : ISnapshotEngine
 
     public void Remove(EngineSnapshot snapshot)
     {
-        long result = Call(Operation.Release, ((PrivilegedSnapshot)snapshot).Index);
+        long result = Call(ViewOperation.Release, ((PrivilegedSnapshot)snapshot).Address);
         if (result != 0)
             throw new InvalidOperationException($"A snapshot cannot be released: {NativeMethods.Error((int)-result)}.");
     }
@@ -118,7 +107,7 @@ internal sealed unsafe class PrivilegedEngine : ISnapshotEngine
     {
         long result;
         fixed (ulong* words = pages)
-            result = Call(Operation.Changed, ((PrivilegedSnapshot)older).Index, ((PrivilegedSnapshot)newer).Index, (long)Memory, _length, (long)words);
+            result = Call(ViewOperation.Changed, ((PrivilegedSnapshot)older).Address, ((PrivilegedSnapshot)newer).Address, (long)Memory, _length, (long)words);
         if (result != 0)
             throw new InvalidOperationException($"The changed pages cannot be had: {NativeMethods.Error((int)-result)}.");
     }
@@ -127,23 +116,24 @@ internal sealed unsafe class PrivilegedEngine : ISnapshotEngine
 
     public void Close() => NativeMethods.Unmap(_mapping, _mapped);
 
-    private static long Call(Operation operation, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0) =>
-        ResidentCode.Call(PrivateCall, (long)operation, a, b, c, d, e);
+    private static long Call(ViewOperation operation, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0) =>
+        ResidentCode.Call(ViewProtocol.Number, (long)operation, a, b, c, d, e);
 
-    private static long SlotOf(byte* address) => (long)address & ~(Slot - 1);
+    private static long SlotOf(byte* address) => (long)address & ~(ViewProtocol.Slot - 1);
 
     private sealed class PrivilegedSnapshot : EngineSnapshot
     {
-        internal PrivilegedSnapshot(int index, byte* view)
+        internal PrivilegedSnapshot(long address)
         {
-            Index = index;
-            View = view;
+            Address = address;
+            View = (byte*)address;
         }
 
-        internal int Index { get; }
+        /// <summary>By which the snapshot is known, also when its view is closed.</summary>
+        internal long Address { get; }
 
         internal override bool Lost => false;
 
-        internal override long CopyBytes => Math.Max(0, Call(Operation.Held, Index)) * SnapshotRegion.PageSize;
+        internal override long CopyBytes => Math.Max(0, Call(ViewOperation.Held, Address)) * SnapshotRegion.PageSize;
     }
 }
