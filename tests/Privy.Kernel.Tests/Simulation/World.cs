@@ -488,6 +488,8 @@ internal sealed unsafe class World : IDisposable
     /// <summary>Main will take snapshots of a range: of as much of it as is memory of its own.</summary>
     private void AddRegion(int start, int end)
     {
+        if (!_withViews)
+            return;
         int last = start;
         while (last < end && _main.Pages[last].Mapped && !_main.Pages[last].Is(Vma.Shared))
             _main.Pages[last++].Flags |= Vma.Region;
