@@ -9,7 +9,7 @@ public sealed class SnapshotProperties
 
     /// <summary>Seeds a group; the environment variable is for long runs.</summary>
     private static readonly int Seeds =
-        int.TryParse(Environment.GetEnvironmentVariable("PRIVY_TEST_SEEDS"), out int seeds) ? seeds : 40;
+        int.TryParse(Environment.GetEnvironmentVariable("PRIVY_TEST_SEEDS"), out int seeds) ? seeds : 60;
 
     [Theory]
     [InlineData(0)]
