@@ -88,6 +88,8 @@ public sealed class SampleTests : IDisposable
                         connection.Ask("EXEC");
                     }
                 }))];
+                // There is something to save.
+                Assert.True(SpinWait.SpinUntil(() => server.Ask("GET", "right0") != "$-1", TimeSpan.FromSeconds(30)));
                 for (int save = 0; save < Saves / 3; save++)
                 {
                     Thread.Sleep(30);
