@@ -37,8 +37,17 @@ public sealed class ProgramTests
 
     /// <summary>Writes to connections that are put off for a while.</summary>
     [PrivyTheory(Needs.Compiler)]
-    [MemberData(nameof(Cases), "sends")]
-    public void Writes_to_connections(string name) => TestPrograms.Run("sends", name, seconds: 120, options: ["--syscalls", "ring"]);
+    [MemberData(nameof(SendsCases))]
+    public void Writes_to_connections(string name, string syscalls) => TestPrograms.Run("sends", name, seconds: 120, options: ["--syscalls", syscalls]);
+
+    public static TheoryData<string, string> SendsCases()
+    {
+        var data = new TheoryData<string, string>();
+        foreach (var name in TestPrograms.Cases("sends"))
+            foreach (var syscalls in new[] { "auto", "ring" })
+                data.Add(name, syscalls);
+        return data;
+    }
 
     [PrivyTheory(Needs.Compiler)]
     [MemberData(nameof(Cases), "signals")]

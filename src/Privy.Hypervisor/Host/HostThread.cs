@@ -57,6 +57,9 @@ public sealed unsafe class HostThread : IDisposable
         HostSyscall.RawQuick(HostCallNumber.TimerSettime, (ulong)_tick, 0, (ulong)once);
     }
 
+    /// <summary>On the thread itself: the kick that was armed does not come.</summary>
+    public void DisarmTick() => ArmTick(0);
+
     /// <summary>A timer whose signal is this thread's kick.</summary>
     private int CreateTimer()
     {

@@ -14,8 +14,9 @@ internal sealed unsafe class FrameReserve(Machine machine)
     // What a reader's copies are given at a time, above what is left to faults.
     private const ulong Piece = 2 * Layout.LargePageSize;
 
-    // Kept ahead of writers: what they can copy while the thread waits for a processor.
-    private const ulong Ahead = 64UL << 20;
+    // Kept ahead of writers: what they can copy while the thread waits for a processor. A child that ends soon, with little written beside it, needs less: as much
+    // again as was used, at least what is kept between snapshots.
+    private const ulong MostAhead = 64UL << 20;
 
     private const int ShortestRest = 2;
     private const int LongestRest = 250;
@@ -72,7 +73,7 @@ internal sealed unsafe class FrameReserve(Machine machine)
             ulong last = 0;
             for (var rest = ShortestRest; Volatile.Read(ref state->ActiveMask) != 0; _snapshot.Wait(rest))
             {
-                Populate(Ahead);
+                Populate(Math.Min(MostAhead, SnapshotReserve.FramesKept + Volatile.Read(ref state->PoolNext) - state->PoolStart));
                 var next = Volatile.Read(ref state->PoolNext);
                 rest = next != last ? ShortestRest : Math.Min(rest * 2, LongestRest);
                 last = next;

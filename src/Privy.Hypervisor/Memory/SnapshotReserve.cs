@@ -20,7 +20,7 @@ internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
     private const int TrimBatch = 2048;
 
     // Kept while there is no snapshot, so that the next one's first writes find frames.
-    private const ulong FramesKept = 16UL << 20;
+    internal const ulong FramesKept = 16UL << 20;
 
     // Tables this close to the end of the rotation may be taken again soon.
     private const ulong TrimMargin = 8192 * Layout.PageSize;

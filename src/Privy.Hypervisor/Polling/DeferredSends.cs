@@ -111,7 +111,7 @@ internal sealed unsafe class DeferredSends : IDisposable
     internal bool After(long number, in SyscallArguments arguments, long result)
     {
         Learn(number, arguments.A0, arguments.A1, arguments.A2, arguments.A3, result);
-        return _ring->SendsOpen != 0 && number is SyscallNumber.epoll_wait or SyscallNumber.epoll_pwait && _ring->Mode != SyscallMode.Ring;
+        return result > 0 && _ring->SendsOpen != 0 && number is SyscallNumber.epoll_wait or SyscallNumber.epoll_pwait && _ring->Mode != SyscallMode.Ring;
     }
 
     /// <summary>Before a call of the thread is carried out by the thread. False: it has a result already.</summary>

@@ -15,7 +15,7 @@ internal sealed unsafe partial class GuestThread
     private CallRing? _ring;
     private WriteBehind? _writes;
     private DeferredSends? _sends;
-    private bool _mayDeferSends;
+    private bool _mayDeferSends, _tickArmed;
     private bool _exited;
     private StartState? _start;
 
@@ -176,7 +176,11 @@ internal sealed unsafe partial class GuestThread
         }
 
         if (_sends is not null && _sends.After(number, arguments, result))
+        {
             Host.ArmTick(DeferredSends.LongestDelay);
+            _tickArmed = true;
+        }
+
         if (ThreadAttributes.IsChangedBy(number, arguments) && Process == Process.Table.Main)
             Process.Table.Ready.Diverge();
         Process.Table.Trace?.Write(this, number, arguments, result);
@@ -193,7 +197,14 @@ internal sealed unsafe partial class GuestThread
         if (_writes is not null)
             return _writes.Before(number, arguments, out result);
         if (_sends is not null)
+        {
+            // It would interrupt this call, which would begin to wait anew.
+            if (_tickArmed)
+                Host.DisarmTick();
+            _tickArmed = false;
             return _sends.Before(number, arguments, out result);
+        }
+
         if (Space.IsMain)
             Process.Table.Poller.Sends?.BeforeOther(number, arguments);
         return true;

@@ -587,6 +587,30 @@ CASE(what_was_received_is_read_once_whoever_reads_how)
     SYS(close(epoll));
 }
 
+CASE(a_wait_for_events_ends_at_its_time)
+{
+    int fd, client, epoll = (int)SYS(epoll_create1(0));
+    connection(&fd, &client);
+    struct epoll_event event = { EPOLLIN, { .fd = fd } };
+    SYS(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+    for (int i = 0; i < 60; i++) {
+        char byte = (char)i, back;
+        EQUAL(1, write(client, &byte, 1));
+        EQUAL(1, SYS(epoll_wait(epoll, &event, 1, 20000)));
+        EQUAL(1, read(fd, &back, 1));
+        EQUAL(byte, back);
+        EQUAL(1, write(fd, &back, 1));
+        /* The second one, too. */
+        EQUAL(0, SYS(epoll_wait(epoll, &event, 1, 15)));
+        EQUAL(0, SYS(epoll_wait(epoll, &event, 1, 5)));
+        EQUAL(1, read(client, &back, 1));
+        EQUAL(byte, back);
+    }
+    SYS(close(fd));
+    SYS(close(client));
+    SYS(close(epoll));
+}
+
 CASE(snapshots_keep_what_a_read_overwrites)
 {
     struct sender s = { .bytes = 400000 };
