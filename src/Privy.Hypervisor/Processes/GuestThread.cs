@@ -223,7 +223,13 @@ internal sealed unsafe partial class GuestThread
         // Whoever hears of the end by the word cleared next must not find the thread any more.
         Left = true;
         _writes?.Flush();
-        _sends?.Dispose();
+        if (_sends is not null)
+        {
+            _sends.Dispose();
+            // Another thread may get this vCPU and its ring.
+            Process.Table.Poller.Sends = null;
+        }
+
         _ring?.Close();
         ThreadSignals.Exit();
         LeaveRobustMutexes();
