@@ -85,7 +85,7 @@ public sealed partial class FuzzTests
         {
             using var folder = new TemporaryFolder();
             var result = ProcessRun.Run(
-                Launcher.Command(program, [$"{seed}", $"{Math.Min(count - calls, PerRun)}", $"{threads}"], "--memory", "512M", "--stats", "--syscalls", syscalls),
+                Launcher.Command(program, [$"{seed}", $"{Math.Clamp(count - calls, 10 * threads, PerRun)}", $"{threads}"], "--memory", "512M", "--stats", "--syscalls", syscalls),
                 folder, environment: Canaries, limit: TimeSpan.FromSeconds(400));
             rounds++;
             if (Long.IsDefect(result.Errors) || !result.Errors.Contains("privy: canary pages intact: ", StringComparison.Ordinal) || result.LeftOver.Count > 0)
