@@ -60,6 +60,7 @@ internal static class HeaderFacts
         new("KvmIoctl.GetApiVersion", KvmIoctl.GetApiVersion, "KVM_GET_API_VERSION", 0xAE00),
         new("KvmIoctl.CreateVm", KvmIoctl.CreateVm, "KVM_CREATE_VM", 0xAE01),
         new("KvmIoctl.CheckExtension", KvmIoctl.CheckExtension, "KVM_CHECK_EXTENSION", 0xAE03),
+        new("KvmIoctl.GetTscKilohertz", KvmIoctl.GetTscKilohertz, "KVM_GET_TSC_KHZ", 0xAEA3),
         new("KvmIoctl.GetVcpuMmapSize", KvmIoctl.GetVcpuMmapSize, "KVM_GET_VCPU_MMAP_SIZE", 0xAE04),
         new("KvmIoctl.GetSupportedCpuid", KvmIoctl.GetSupportedCpuid, "KVM_GET_SUPPORTED_CPUID", 0xC008AE05),
         new("KvmIoctl.CreateVcpu", KvmIoctl.CreateVcpu, "KVM_CREATE_VCPU", 0xAE41),
