@@ -61,6 +61,13 @@ internal sealed unsafe class Vcpu
     /// <summary>How system calls travel without an exit.</summary>
     internal SyscallRing* Ring { get; }
 
+    /// <summary>
+    /// Where its system-call stub collects small writes; 0: nowhere. Not where the stub runs in ring 0: there it cannot take page faults, and an exit is cheap.
+    /// </summary>
+    internal ulong WriteBuffer => Area->Index >= Layout.WriteBuffers || SyscallEntersRing0
+        ? 0
+        : Layout.KernelBase + Layout.WriteBufferOffset + ((ulong)Area->Index * Layout.WriteBufferSize);
+
     /// <summary>Thread id of the host thread that runs the vCPU; 0: none.</summary>
     internal int HostThreadId { get; set; }
 

@@ -67,10 +67,8 @@ internal sealed unsafe class DeferredSends : IDisposable
     /// <summary>For the first thread of the main process; null where the stub must not touch the program's memory (in ring 0), or there is no buffer.</summary>
     internal static DeferredSends? For(Vcpu vcpu, Func<bool> ignoresBrokenPipes)
     {
-        var index = vcpu.Area->Index;
-        return index >= Layout.WriteBuffers || vcpu.SyscallEntersRing0
-            ? null
-            : new DeferredSends(vcpu, Layout.KernelBase + Layout.WriteBufferOffset + ((ulong)index * Layout.WriteBufferSize), ignoresBrokenPipes);
+        var buffer = vcpu.WriteBuffer;
+        return buffer == 0 ? null : new DeferredSends(vcpu, buffer, ignoresBrokenPipes);
     }
 
     /// <summary>Writes made so far.</summary>
@@ -92,7 +90,7 @@ internal sealed unsafe class DeferredSends : IDisposable
         {
             var (descriptor, length) = (*(int*)at, *(uint*)(at + sizeof(int)));
             Send(descriptor, at + SyscallRing.SendHeader, length);
-            at += SyscallRing.SendHeader + ((length + SyscallRing.SendHeader - 1) & ~(ulong)(SyscallRing.SendHeader - 1));
+            at = Next(at);
             Made++;
         }
 
@@ -354,8 +352,15 @@ internal sealed unsafe class DeferredSends : IDisposable
         var end = _ring->BufferNext;
         var at = _buffer;
         for (var n = 0; n < Few && at < end; n++)
-            at += SyscallRing.SendHeader + ((*(uint*)(at + sizeof(int)) + SyscallRing.SendHeader - 1) & ~(ulong)(SyscallRing.SendHeader - 1));
+            at = Next(at);
         return at >= end;
+    }
+
+    /// <summary>The header after the one at an address and its bytes.</summary>
+    private static ulong Next(ulong at)
+    {
+        var length = *(uint*)(at + sizeof(int));
+        return at + SyscallRing.SendHeader + ((length + SyscallRing.SendHeader - 1) & ~(ulong)(SyscallRing.SendHeader - 1));
     }
 
     private void Forget(int descriptor)

@@ -37,11 +37,8 @@ internal sealed unsafe class WriteBehind
     /// <summary>For the only thread of a snapshot; null where there is no buffer for its vCPU, or where the stub must not touch the program's memory.</summary>
     internal static WriteBehind? For(GuestThread thread)
     {
-        var index = thread.Vcpu.Area->Index;
-        // In ring 0 the stub cannot take page faults, and there an exit is cheap.
-        return index >= Layout.WriteBuffers || thread.Vcpu.SyscallEntersRing0
-            ? null
-            : new WriteBehind(thread, Layout.KernelBase + Layout.WriteBufferOffset + ((ulong)index * Layout.WriteBufferSize));
+        var buffer = thread.Vcpu.WriteBuffer;
+        return buffer == 0 ? null : new WriteBehind(thread, buffer);
     }
 
     /// <summary>Writes out what is in the buffer. Whenever the thread is out of the guest and something else may look.</summary>
