@@ -38,10 +38,13 @@ public sealed unsafe class VirtualMachine : IDisposable
     /// <summary>Creates a vCPU. Ids cannot be used again.</summary>
     public VirtualCpu CreateVcpu(int id)
     {
-        var descriptor = NativeMethods.Ioctl(_descriptor, KvmIoctl.CreateVcpu, id);
-        if (descriptor < 0)
-            throw new KvmException($"KVM_CREATE_VCPU({id})", Marshal.GetLastPInvokeError());
-        return new VirtualCpu(id, OwnDescriptors.Adopt(descriptor), _runSize);
+        lock (OwnDescriptors.Changes)
+        {
+            var descriptor = NativeMethods.Ioctl(_descriptor, KvmIoctl.CreateVcpu, id);
+            if (descriptor < 0)
+                throw new KvmException($"KVM_CREATE_VCPU({id})", Marshal.GetLastPInvokeError());
+            return new VirtualCpu(id, OwnDescriptors.Adopt(descriptor), _runSize);
+        }
     }
 
     /// <inheritdoc/>

@@ -79,17 +79,15 @@ public static unsafe partial class SyscallDispatcher
         if (first > last || (flags & ~6u) != 0) return -Errno.EINVAL;
         last = Math.Min(last, Highest);
         long result = 0;
-        for (var start = first; start <= last && result == 0;)
+        // What becomes reserved meanwhile would be closed.
+        lock (Kvm.OwnDescriptors.Changes)
         {
-            if (context.IsReservedDescriptor((int)start))
+            for (var start = first; start <= last && result == 0;)
             {
-                start++;
-                continue;
+                var reserved = (uint)context.NextReservedDescriptor((int)start, (int)last);
+                if (reserved > start) result = context.HostCall(close_range, start, reserved - 1, flags & ~Unshare);
+                start = reserved + 1;
             }
-            var end = start;
-            while (end < last && !context.IsReservedDescriptor((int)end + 1)) end++;
-            result = context.HostCall(close_range, start, end, flags & ~Unshare);
-            start = end + 1;
         }
         return result;
     }
