@@ -7,6 +7,9 @@ public static class OwnDescriptors
 {
     private const int Limit = 1 << 20;
     private const int RoomBelowLimit = 128;
+
+    // A fork copies the descriptor table up to the highest number in use, and a child's end walks it: with numbers near a limit of a million that is milliseconds.
+    private const int HighestFirstNumber = 4096 - RoomBelowLimit;
     private static readonly ulong[] Bits = new ulong[Limit / 64];
 
     // Whoever makes a descriptor holds it for writing, the program's threads for reading while they close some.
@@ -126,5 +129,5 @@ public static class OwnDescriptors
         throw new KvmException($"pidfd_getfd(descriptor {descriptor} of the first thread)", errno);
     }
 
-    private static int FirstNumber() => (int)Math.Max(64, Math.Min(NativeMethods.DescriptorLimit(), Limit) - RoomBelowLimit);
+    private static int FirstNumber() => (int)Math.Clamp(NativeMethods.DescriptorLimit() - RoomBelowLimit, 64, HighestFirstNumber);
 }
