@@ -14,26 +14,52 @@ public sealed class PrivilegedTests
     public void The_suite_passes_on_the_privileged_engine(string suite)
     {
         // The processes that are killed are native ones in any case: a few will do.
-        string output = Harness.Run("env", AppContext.BaseDirectory, "PRIVY_TEST_KILLS=5", PrivyRunTheoryAttribute.Cli!, "run", "--", Environment.ProcessPath!,
+        string output = Harness.Run("env", AppContext.BaseDirectory, "PRIVY_TEST_KILLS=5", PrivyRun.Cli!, "run", "--", Environment.ProcessPath!,
             Path.Combine(AppContext.BaseDirectory, "Privy.Library.Tests.dll"), "--run", suite);
         Assert.Contains("Privileged engine: ", output, StringComparison.Ordinal);
         Assert.Contains(" 0 failed", output, StringComparison.Ordinal);
     }
+
+    /// <summary>The same as natively, but that what is killed is the virtual machine with the process in it.</summary>
+    [PrivyRunFact]
+    public void After_a_kill_of_a_privileged_process_a_committed_state_is_restored()
+    {
+        string folder = Directory.CreateTempSubdirectory("privy-kills").FullName;
+        try
+        {
+            Kills.Run(folder, Kills.Count ?? 20, SnapshotEngine.Privileged, PrivyRun.Cli!, "run", "--", Environment.ProcessPath!, Kills.Program);
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
+}
+
+/// <summary>What tests need that start programs under Privy.</summary>
+internal static class PrivyRun
+{
+    /// <summary>Why no program can be started under Privy, or null.</summary>
+    internal static string? Missing =>
+        !File.Exists("/dev/kvm") ? "No KVM: /dev/kvm does not exist."
+        : Cli is null ? "There is no privy: build it (./privy version), or say where it is in PRIVY_CLI."
+        : null;
+
+    internal static string? Cli { get; } = new[] { Environment.GetEnvironmentVariable("PRIVY_CLI"), Path.Combine(Harness.Root, "artifacts", "privy", "privy") }.FirstOrDefault(File.Exists);
 }
 
 /// <summary>A theory that needs KVM and the command line; skipped, by name, where there is none.</summary>
 [AttributeUsage(AttributeTargets.Method)]
 public sealed class PrivyRunTheoryAttribute : TheoryAttribute
 {
-    public PrivyRunTheoryAttribute()
-    {
-        if (!File.Exists("/dev/kvm"))
-            Skip = "No KVM: /dev/kvm does not exist.";
-        else if (Cli is null)
-            Skip = "There is no privy: build it (./privy version), or say where it is in PRIVY_CLI.";
-    }
+    public PrivyRunTheoryAttribute() => Skip = PrivyRun.Missing;
+}
 
-    internal static string? Cli { get; } = new[] { Environment.GetEnvironmentVariable("PRIVY_CLI"), Path.Combine(Harness.Root, "artifacts", "privy", "privy") }.FirstOrDefault(File.Exists);
+/// <summary>A test that needs KVM and the command line; skipped, by name, where there is none.</summary>
+[AttributeUsage(AttributeTargets.Method)]
+public sealed class PrivyRunFactAttribute : FactAttribute
+{
+    public PrivyRunFactAttribute() => Skip = PrivyRun.Missing;
 }
 
 /// <summary>What only the privileged engine does, or cannot do.</summary>

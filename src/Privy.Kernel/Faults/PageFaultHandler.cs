@@ -96,8 +96,11 @@ internal static unsafe class PageFaultHandler
         if (!LinearMap.Contains(k, address))
             return Outcome.NotMapped;
         address &= ~(Layout.PageSize - 1);
-        return spaceIndex == 0
-            ? MainFault.Handle(k, v, address, write, fetch, around)
-            : SnapshotFault.Handle(k, v, k->Spaces + spaceIndex, address, write, fetch, self);
+        if (spaceIndex != 0)
+            return SnapshotFault.Handle(k, v, k->Spaces + spaceIndex, address, write, fetch, self);
+        Outcome outcome = MainFault.Handle(k, v, address, write, fetch, around);
+        if (self && outcome == Outcome.Done)
+            RegionWrites.MarkWritten(k, address);
+        return outcome;
     }
 }

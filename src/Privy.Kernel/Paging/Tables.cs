@@ -119,6 +119,8 @@ internal static unsafe class Tables
         Space* main = k->Spaces;
         if (k->RetiredTables == 0 || v->Space != 0 || (v->LoadedRoot != main->Root && v->LoadedRoot != main->AliasRoot))
             return;
+        // They hold what tells which pages main has written.
+        RegionWrites.Settle(k);
         AppendFree(k, k->RetiredTables, k->RetiredTail);
         k->TablesInUse -= k->RetiredCount;
         k->RetiredTables = 0;

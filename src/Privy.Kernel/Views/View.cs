@@ -138,6 +138,7 @@ internal static unsafe class View
                 KernelLock.Exit(k);
                 return -Errno.Invalid;
             }
+            RegionWrites.Settle(k);
             ulong* page = Walk.Page(k, older, area);
             ulong* other = page == null ? null : Walk.Page(k, newer, area);
             for (int i = 0; page != null && area + ((ulong)i << 12) < next; i++)
@@ -178,6 +179,7 @@ internal static unsafe class View
         space->Epoch = k->Epoch;
         k->Epoch++;
         k->SnapshotsTaken++;
+        RegionWrites.EndEpoch(k);
         RenewRegions(k);
         k->ViewMask |= 1UL << index;
         Graft(k, space);
