@@ -341,6 +341,27 @@ public unsafe struct KernelState
     /// <summary>How many a fault copies: the more, the better they were.</summary>
     public int PredictionsAtOnce;
 
+    /// <summary>One more than the index of the vCPU that goes on copying predicted pages when the lock has been free; 0: none.</summary>
+    public int PredictingVcpu;
+
+    /// <summary>Number of <see cref="KeptTables"/> less one; a power of two less one.</summary>
+    public const int KeptTableMask = 4095;
+
+    /// <summary>Page tables of main for 2 MB of regions each, by address. Points into the kernel region; null: none are kept.</summary>
+    public KeptTable* KeptTables;
+
+    /// <summary>Number of tables in it.</summary>
+    public ulong KeptTableCount;
+
+    /// <summary>Most tables in <see cref="CleanTables"/>.</summary>
+    public const ulong CleanTablesMost = 8192;
+
+    /// <summary>Free tables of views that nobody has read (chained): KVM has no shadows of them under shadow paging. The next views get them.</summary>
+    public ulong CleanTables;
+
+    /// <summary>Number of them.</summary>
+    public ulong CleanTableCount;
+
     /// <summary>Pages of regions that were copied ahead and then not written, so that views got their computed entries back.</summary>
     public ulong CopiesUndone;
 

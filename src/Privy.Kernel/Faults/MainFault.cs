@@ -32,7 +32,9 @@ internal static unsafe class MainFault
         // The copy last: from then on the page counts as changed, unless it is noted that nobody has written.
         if (page == null)
         {
-            outcome = Walk.Split(k, main, address, directory, -1, keepAccessed: true, out _);
+            outcome = (vma->Flags & Vma.Region) != 0
+                ? KeptTables.Split(k, address, directory)
+                : Walk.Split(k, main, address, directory, -1, keepAccessed: true, out _);
             if (outcome != Outcome.Done)
                 return outcome;
             page = Tables.At(k, *directory) + Walk.TableIndex(address);

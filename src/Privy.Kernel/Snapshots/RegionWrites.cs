@@ -24,8 +24,12 @@ internal static unsafe class RegionWrites
     // Predictions that were worth it or not because main has written to so few pages say nothing.
     private const int EnoughToJudge = 4;
 
-    // Of those that are not to be copied, in one fault.
+    // Of those that are not to be copied, in one turn.
     private const int MostLooks = 64;
+
+    // Turns of one fault, where the predictions have been good. In between others get the lock.
+    private const int MostTurns = 16;
+    private const int PausesBetween = 32;
 
     private const int Copied = 1;
     private const int NotWanted = 0;
@@ -55,6 +59,24 @@ internal static unsafe class RegionWrites
         Predicted(k, v);
     }
 
+    /// <summary>
+    /// Goes on with predicted pages that the fault has left, in the time of the vCPU that is likely to write there. Called without the lock. Each further fault would cost more, and
+    /// after each of them KVM would have to be told of more page tables in a directory that is in use.
+    /// </summary>
+    internal static void Finish(KernelState* k, VcpuArea* v)
+    {
+        int self = v->Index + 1;
+        for (int turns = MostTurns; turns > 0 && System.Threading.Volatile.Read(ref k->PredictingVcpu) == self && System.Threading.Volatile.Read(ref v->ExitRequest) == 0; turns--)
+        {
+            for (int i = 0; i < PausesBetween; i++)
+                Intrinsics.Pause();
+            KernelLock.Enter(k, v);
+            if (k->PredictingVcpu == self)
+                Predicted(k, v);
+            KernelLock.Exit(k);
+        }
+    }
+
     /// <summary>Main's tree is about to be set aside for that of a new snapshot; main's vCPUs are out of the program.</summary>
     internal static void EndEpoch(KernelState* k)
     {
@@ -65,6 +87,7 @@ internal static unsafe class RegionWrites
         k->RegionWriteArray ^= 1;
         k->Predictions = 0;
         k->NextPrediction = 0;
+        k->PredictingVcpu = 0;
     }
 
     /// <summary>
@@ -138,6 +161,7 @@ internal static unsafe class RegionWrites
     private static void Predicted(KernelState* k, VcpuArea* v)
     {
         int left = k->PredictionsAtOnce;
+        k->PredictingVcpu = 0;
         for (int looks = MostLooks; left > 0 && looks > 0 && k->NextPrediction < k->Predictions; looks--)
         {
             int result = TryCopy(k, v, Former(k)[k->NextPrediction].Address);
@@ -150,6 +174,8 @@ internal static unsafe class RegionWrites
                 left--;
             }
         }
+        if (k->PredictionsAtOnce == MostAtOnce && k->NextPrediction < k->Predictions)
+            k->PredictingVcpu = v->Index + 1;
     }
 
     private static int TryCopy(KernelState* k, VcpuArea* v, ulong address)

@@ -219,6 +219,18 @@ internal static unsafe class View
         GraftAll(k);
     }
 
+    /// <summary>Whether a processor has walked the view's tables: they start without A.</summary>
+    internal static bool WasRead(KernelState* k, Space* space)
+    {
+        ulong* pointers = Tables.At(k, Walk.Read(Tables.At(k, space->Root) + Walk.RootIndex(space->ViewOf)));
+        for (int i = 0; i < Entry.Count; i++)
+        {
+            if ((Walk.Read(pointers + i) & Entry.Accessed) != 0)
+                return true;
+        }
+        return false;
+    }
+
     /// <summary>The slot of 512 GB an address lies in.</summary>
     private static ulong Slot(ulong address) => address & ~(Layout.ViewSpan - 1);
 

@@ -34,7 +34,8 @@ internal sealed unsafe partial class Machine : IDisposable
     {
         Code = code ?? KernelCode.Managed;
         ulong writes = 64 << 10;
-        ulong vcpus = writes + 2 * KernelState.RegionWriteCapacity * (ulong)sizeof(RegionWrite);
+        ulong kept = writes + 2 * KernelState.RegionWriteCapacity * (ulong)sizeof(RegionWrite);
+        ulong vcpus = kept + (KernelState.KeptTableMask + 1) * (ulong)sizeof(KeptTable);
         ulong vmas = vcpus + VcpuCount * Layout.VcpuStride;
         ulong links = vmas + Layout.MaxSpaces * (ulong)MaxVmas * Vma.Size;
         ulong frames = links + MaxTables * 8;
@@ -55,6 +56,7 @@ internal sealed unsafe partial class Machine : IDisposable
         k->PoolStart = k->PoolNext = k->PoolEnd = PoolStart;
         k->Spaces = (Space*)(_kernel + 8192);
         k->RegionWrites = (RegionWrite*)(_kernel + writes);
+        k->KeptTables = (KeptTable*)(_kernel + kept);
         k->SlotBitmap = (ulong*)(_kernel + 32768);
         k->RegionGigabytes = (ulong*)(_kernel + 40960);
         k->VcpuAreas = (ulong)(_kernel + vcpus);
