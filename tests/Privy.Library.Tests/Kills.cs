@@ -10,8 +10,8 @@ internal static class Kills
     /// <summary>How often, if the user says so.</summary>
     internal static int? Count => int.TryParse(Environment.GetEnvironmentVariable("PRIVY_TEST_KILLS"), out int kills) ? kills : null;
 
-    /// <summary>The test host is dotnet; so is the process that is killed.</summary>
-    internal static string Program => typeof(Program).Assembly.Location;
+    /// <summary>The test host is dotnet, and so is the process that is killed: the first argument is this assembly. Compiled ahead of time it is the program itself.</summary>
+    internal static string[] Program => typeof(Program).Assembly.Location is { Length: > 0 } path ? [path] : [];
 
     /// <param name="folder">For the checkpoints.</param>
     /// <param name="kills">How often.</param>
