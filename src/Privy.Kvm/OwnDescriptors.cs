@@ -7,6 +7,9 @@ public static class OwnDescriptors
 {
     private const int Limit = 1 << 20;
     private const int RoomBelowLimit = 128;
+
+    // A fork copies the descriptor table up to the highest number in use, and a child's end walks it: with numbers near a limit of a million that is milliseconds.
+    private const int HighestFirstNumber = 4096 - RoomBelowLimit;
     private static readonly ulong[] Bits = new ulong[Limit / 64];
 
     /// <summary>Moves a descriptor up to where programs seldom count to, and records it.</summary>
@@ -89,5 +92,5 @@ public static class OwnDescriptors
         throw new KvmException($"pidfd_getfd(descriptor {descriptor} of the first thread)", errno);
     }
 
-    private static int FirstNumber() => (int)Math.Max(64, Math.Min(NativeMethods.DescriptorLimit(), Limit) - RoomBelowLimit);
+    private static int FirstNumber() => (int)Math.Clamp(NativeMethods.DescriptorLimit() - RoomBelowLimit, 64, HighestFirstNumber);
 }

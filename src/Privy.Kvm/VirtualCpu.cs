@@ -35,6 +35,22 @@ public sealed unsafe class VirtualCpu : IDisposable
     public void MarkRegistersDirty() => Run->DirtyRegs |= (ulong)SyncSets.Registers;
 
     /// <summary>
+    /// The segment and control registers in the run page: those of the last exit if <see cref="LeavesSystemRegisters"/> was set then; changes take effect after
+    /// <see cref="MarkSystemRegistersDirty"/>, with the next entry.
+    /// </summary>
+    public ref SystemRegisters SystemRegisters => ref Run->SystemRegisters;
+
+    /// <summary>Whether exits store segment and control registers in the run page, which costs less than an ioctl that reads them, and more than nothing.</summary>
+    public bool LeavesSystemRegisters
+    {
+        get => (Run->ValidRegs & (ulong)SyncSets.SystemRegisters) != 0;
+        set => Run->ValidRegs = (ulong)(value ? SyncSets.Registers | SyncSets.SystemRegisters : SyncSets.Registers);
+    }
+
+    /// <summary>The next entry loads segment and control registers from the run page.</summary>
+    public void MarkSystemRegistersDirty() => Run->DirtyRegs |= (ulong)SyncSets.SystemRegisters;
+
+    /// <summary>
     /// Makes the vCPU's descriptor valid in the calling thread's own descriptor table, under the same number, when that table was
     /// copied (unshare) before the vCPU was created. Linux 5.6 or newer.
     /// </summary>

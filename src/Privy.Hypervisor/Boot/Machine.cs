@@ -109,6 +109,10 @@ public sealed unsafe class Machine : IDisposable
                 throw new KvmException($"KVM lacks capability {needed}; Linux 4.17 or newer has it", Errno.ENOSYS);
         }
 
+        const SyncSets sets = SyncSets.Registers | SyncSets.SystemRegisters;
+        if (((SyncSets)kvm.Check(KvmCapability.SyncRegs) & sets) != sets)
+            throw new KvmException($"KVM lacks capability {KvmCapability.SyncRegs} for {sets}; Linux 4.17 or newer has it", Errno.ENOSYS);
+
         var cpuid = kvm.SupportedCpuid();
         var map = GuestPhysicalMap.Plan(memoryBytes, PhysicalBits(cpuid));
         var vm = kvm.CreateVirtualMachine();

@@ -146,13 +146,16 @@ internal unsafe struct SyscallRing
     /// <summary>What was received for each descriptor; at the start of <see cref="Layout.ReadAheadOffset"/>.</summary>
     internal static Fetched* FetchedOf(int descriptor) => (Fetched*)(Layout.KernelBase + Layout.ReadAheadOffset) + descriptor;
 
+    /// <summary>Whether a descriptor's next read takes what was received ahead.</summary>
+    internal bool IsFetched(int descriptor) => (Volatile.Read(ref FetchedDescriptors[descriptor / 32]) >> (descriptor % 32) & 1) != 0;
+
     /// <summary>Takes back what a descriptor's next read would have taken.</summary>
     internal void ForgetFetched(int descriptor)
     {
         if ((uint)descriptor >= SendDescriptorCount)
             return;
         // Only what has a length counts as read once the bit is gone.
-        if ((Volatile.Read(ref FetchedDescriptors[descriptor / 32]) >> (descriptor % 32) & 1) != 0)
+        if (IsFetched(descriptor))
             FetchedOf(descriptor)->Length = 0;
         Interlocked.And(ref FetchedDescriptors[descriptor / 32], ~(1U << (descriptor % 32)));
     }
@@ -165,6 +168,9 @@ internal unsafe struct SyscallRing
 
     /// <summary>Longest write that is buffered.</summary>
     internal const int LongestBufferedWrite = 16 * 1024;
+
+    /// <summary>Most bytes that are received ahead for a descriptor.</summary>
+    internal const int LongestFetch = 16 * 1024;
 
     /// <summary>Numbers that have a bit in <see cref="Numbers"/>.</summary>
     internal const int NumberCount = 512;

@@ -307,9 +307,15 @@ internal sealed class SyscallStub
         asm.shl(r11d, 4);
         asm.add(rcx, r11);
         asm.mov(r11, __qword_ptr[rcx + 8]);
-        // Less than there is, or an address of the kernel's half: the host's work.
+        // Less than there is, or an address of the kernel's half: the host's work. So is more than was asked for ahead, where that was there: a read that
+        // gets less than it has room for says that there is no more.
+        var fits = asm.CreateLabel("syscall_fits");
         asm.cmp(rdx, r11);
         asm.jb(At(Place.Full));
+        asm.je(fits);
+        asm.cmp(r11, SyscallRing.LongestFetch);
+        asm.jae(At(Place.Full));
+        asm.Label(ref fits);
         Store(nameof(SyscallRing.Result), Register.R11);
         asm.mov(r11, rsi);
         asm.shr(r11, KernelHalfShift);

@@ -38,6 +38,7 @@ internal sealed unsafe class Vcpu
     private bool _userDirty;
     private ulong _cr3;
     private bool _userBoundary = true;
+    private bool _systemKnown;
 
     internal Vcpu(Machine machine, VirtualCpu cpu, VcpuStubs stubs, VcpuArea* area)
     {
@@ -102,7 +103,7 @@ internal sealed unsafe class Vcpu
         Area->InGuest = 0;
         *Ring = new SyscallRing { BufferedDescriptor = -1 };
         var root = _machine.State->Spaces[space].Root;
-        Cpu.SetSystemRegisters(UserSystemRegisters(space, fsBase, gsBase));
+        SetUserSystemRegisters(space, fsBase, gsBase);
         Area->LoadedRoot = root;
         _ring0 = false;
         _userBoundary = true;
@@ -157,25 +158,34 @@ internal sealed unsafe class Vcpu
             spinner.SpinOnce(sleep1Threshold: 200);
     }
 
-    /// <summary>Base of the program's FS segment; programs may have changed it themselves (WRFSBASE).</summary>
-    internal (ulong Fs, ulong Gs) GetBases()
-    {
-        var registers = Cpu.GetSystemRegisters();
-        return (registers.Fs.Base, registers.Gs.Base);
-    }
+    /// <summary>Bases of the program's FS and GS segments; programs may have changed them themselves (WRFSBASE).</summary>
+    internal (ulong Fs, ulong Gs) Bases => (SystemRegisters.Fs.Base, SystemRegisters.Gs.Base);
 
     internal void SetFsBase(ulong value)
     {
-        var registers = Cpu.GetSystemRegisters();
-        registers.Fs.Base = value;
-        Cpu.SetSystemRegisters(registers);
+        SystemRegisters.Fs.Base = value;
+        Cpu.MarkSystemRegistersDirty();
     }
 
     internal void SetGsBase(ulong value)
     {
-        var registers = Cpu.GetSystemRegisters();
-        registers.Gs.Base = value;
-        Cpu.SetSystemRegisters(registers);
+        SystemRegisters.Gs.Base = value;
+        Cpu.MarkSystemRegistersDirty();
+    }
+
+    /// <summary>Segment and control registers, in the run page. An ioctl on a vCPU costs some microseconds, so one reads them at most and none writes them.</summary>
+    private ref SystemRegisters SystemRegisters
+    {
+        get
+        {
+            if (!_systemKnown)
+            {
+                Cpu.SystemRegisters = Cpu.GetSystemRegisters();
+                _systemKnown = true;
+            }
+
+            return ref Cpu.SystemRegisters;
+        }
     }
 
     /// <summary>Runs the program until something needs the thread.</summary>
@@ -237,6 +247,23 @@ internal sealed unsafe class Vcpu
                 default:
                     throw Defect($"unknown doorbell 0x{run->MmioAddress:x}");
             }
+        }
+    }
+
+    /// <summary>
+    /// Runs a function of the kernel on this vCPU, as <see cref="CallKernel"/> does, which replaces the root: the next entry loads another, and segments and control registers
+    /// come with the exit.
+    /// </summary>
+    internal long CallKernelForRoot(ulong function, ulong a0 = 0, ulong a1 = 0, ulong a2 = 0, ulong a3 = 0)
+    {
+        Cpu.LeavesSystemRegisters = true;
+        try
+        {
+            return CallKernel(function, a0, a1, a2, a3);
+        }
+        finally
+        {
+            Cpu.LeavesSystemRegisters = false;
         }
     }
 
@@ -322,6 +349,7 @@ internal sealed unsafe class Vcpu
         Log.Enter(run->Registers.Rip);
         errno = Cpu.Enter();
         Volatile.Write(ref Area->InGuest, 0);
+        _systemKnown = Cpu.LeavesSystemRegisters;
         _userBoundary = false;
         Log.Exit(run->ExitReason, errno, run->MmioAddress, run->Registers.Rip);
         return true;
@@ -332,9 +360,8 @@ internal sealed unsafe class Vcpu
         Counters.RootLoads++;
         Volatile.Write(ref Area->FlushPending, 0);
         Area->LoadedRoot = root;
-        var registers = Cpu.GetSystemRegisters();
-        registers.Cr3 = _cr3 = OtherRoot(Area->Space, _cr3);
-        Cpu.SetSystemRegisters(registers);
+        SystemRegisters.Cr3 = _cr3 = OtherRoot(Area->Space, _cr3);
+        Cpu.MarkSystemRegistersDirty();
     }
 
     /// <summary>
@@ -578,10 +605,10 @@ internal sealed unsafe class Vcpu
         return VcpuExit.Exception;
     }
 
-    private SystemRegisters UserSystemRegisters(int space, ulong fsBase, ulong gsBase)
+    private void SetUserSystemRegisters(int space, ulong fsBase, ulong gsBase)
     {
         // Start from what KVM gives a vCPU, so that fields unknown here (APIC base) keep their values.
-        var value = Cpu.GetSystemRegisters();
+        ref var value = ref SystemRegisters;
         var data = new Segment { Limit = 0xFFFF_FFFF, Selector = Selectors.UserData, Type = 3, Present = 1, Dpl = 3, Db = 1, S = 1, G = 1 };
         value.Cs = new Segment { Limit = 0xFFFF_FFFF, Selector = Selectors.UserCode, Type = 11, Present = 1, Dpl = 3, S = 1, L = 1, G = 1 };
         value.Ds = value.Es = value.Ss = data;
@@ -597,6 +624,6 @@ internal sealed unsafe class Vcpu
         value.Cr4 = 0x4_0620 | (_machine.HasFsGsBase ? fsgsbase : 0); // PAE OSFXSR OSXMMEXCPT OSXSAVE
         value.Cr3 = _cr3 = OtherRoot(space, value.Cr3);
         value.Efer = 0xD01; // SCE LME LMA NXE
-        return value;
+        Cpu.MarkSystemRegistersDirty();
     }
 }

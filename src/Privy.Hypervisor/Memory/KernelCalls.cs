@@ -19,7 +19,7 @@ internal sealed class KernelCalls(KernelImage image)
     private readonly ulong _closeView = image.Symbol("privy_close_view");
     private readonly ulong _changed = image.Symbol("privy_changed");
 
-    internal long CreateSnapshot(Vcpu vcpu, int parent) => vcpu.CallKernel(_createSnapshot, (ulong)parent);
+    internal long CreateSnapshot(Vcpu vcpu, int parent) => vcpu.CallKernelForRoot(_createSnapshot, (ulong)parent);
 
     internal long Release(Vcpu vcpu, int space) => vcpu.CallKernel(_release, (ulong)space);
 
@@ -37,7 +37,7 @@ internal sealed class KernelCalls(KernelImage image)
 
     internal long Detach(Vcpu vcpu, ulong start, ulong end, ulong populated) => vcpu.CallKernel(_detach, start, end, populated);
 
-    internal long TakeView(Vcpu vcpu, ulong start, ulong end) => vcpu.CallKernel(_takeView, start, end);
+    internal long TakeView(Vcpu vcpu, ulong start, ulong end) => vcpu.CallKernelForRoot(_takeView, start, end);
 
     internal long CloseView(Vcpu vcpu, int space) => vcpu.CallKernel(_closeView, (ulong)space);
 

@@ -37,8 +37,8 @@ internal sealed unsafe class DeferredSends : IDisposable
     /// <summary>How long a write may lie in the buffer while the thread computes, in nanoseconds.</summary>
     internal const long LongestDelay = 1_000_000;
 
-    // The same while the poller is there to see it.
-    private const long LongestWatchedDelay = 200_000;
+    // The same while the poller is there to see it: in a twentieth of this time the thread leaves the guest and comes back.
+    private const long LongestWatchedDelay = 500_000;
 
     private readonly Vcpu _vcpu;
     private readonly SyscallRing* _ring;
@@ -51,6 +51,7 @@ internal sealed unsafe class DeferredSends : IDisposable
     private readonly Func<ulong, bool> _isDeferred;
     private long _pendingSince;
     private bool _any;
+    private volatile bool _settleAsked;
 
     private DeferredSends(Vcpu vcpu, ulong buffer, Func<bool> ignoresBrokenPipes)
     {
@@ -79,10 +80,16 @@ internal sealed unsafe class DeferredSends : IDisposable
 
     private bool Pending => Volatile.Read(ref _ring->BufferNext) != _buffer;
 
-    /// <summary>Makes the writes in the buffer. By the thread itself outside of the guest, or by the poller while the thread waits for it.</summary>
+    /// <summary>Makes the writes in the buffer, and forgets what was received ahead. By the thread itself outside of the guest, or by the poller while the thread waits for it.</summary>
     internal void Flush()
     {
+        _settleAsked = false;
         _ahead.Settle();
+        MakeWrites();
+    }
+
+    private void MakeWrites()
+    {
         var end = _ring->BufferNext;
         if (end == _buffer)
             return;
@@ -97,11 +104,32 @@ internal sealed unsafe class DeferredSends : IDisposable
         Volatile.Write(ref _ring->BufferNext, _buffer);
     }
 
-    /// <summary>The thread was kicked out of the program. Nothing is put off any more until it waits for events the next time: it computes, as it seems.</summary>
-    internal void Kicked()
+    /// <summary>The thread was kicked out of the program.</summary>
+    /// <param name="tick">Nobody wants it: its writes have lain long enough.</param>
+    /// <returns>True: writes are put off from now on, and nobody but a tick would end that.</returns>
+    internal bool Kicked(bool tick)
     {
-        Flush();
-        _ring->SendsOpen = 0;
+        if (!tick)
+        {
+            Flush();
+            _ring->SendsOpen = 0;
+            return false;
+        }
+
+        var answers = Pending;
+        answers |= _ahead.Commit();
+        MakeWrites();
+        // Nothing is put off any more until it waits for events the next time: it computes, as it seems.
+        if (!answers)
+            _ring->SendsOpen = 0;
+        return answers && _ring->SendsOpen != 0 && _ring->Mode != SyscallMode.Ring;
+    }
+
+    /// <summary>Before the thread goes back into the program: another has asked for what is put off.</summary>
+    internal void FlushIfAsked()
+    {
+        if (_settleAsked)
+            Flush();
     }
 
     /// <summary>After a call that the thread has made itself.</summary>
@@ -116,7 +144,8 @@ internal sealed unsafe class DeferredSends : IDisposable
     internal bool Before(long number, in SyscallArguments arguments, out long result)
     {
         result = 0;
-        Flush();
+        Settle(number, arguments.A0);
+        MakeWrites();
         if (!_any)
             return true;
         var descriptor = (int)arguments.A0;
@@ -186,9 +215,10 @@ internal sealed unsafe class DeferredSends : IDisposable
         else
             return;
         // The stub may have looked at the descriptor's bit just before.
+        _settleAsked = true;
         _vcpu.RequestExit();
         var spinner = default(SpinWait);
-        while ((Pending || Volatile.Read(ref _vcpu.Area->InGuest) != 0) && (Volatile.Read(ref _vcpu.Area->ExitRequest) & ExitReason.Host) != 0)
+        while (((Pending || Volatile.Read(ref _vcpu.Area->InGuest) != 0) && (Volatile.Read(ref _vcpu.Area->ExitRequest) & ExitReason.Host) != 0) || (_settleAsked && _ahead.Any))
             spinner.SpinOnce();
     }
 
@@ -200,14 +230,14 @@ internal sealed unsafe class DeferredSends : IDisposable
     {
         if (words != _ring)
             return !IsDeferred(words->A0);
-        _ahead.Settle();
+        Settle((long)words->Number, words->A0);
         if (words->Number is SyscallNumber.read or SyscallNumber.recvfrom or SyscallNumber.readv)
             return true;
         if (Pending)
         {
             if (!AreFew())
                 return false;
-            Flush();
+            MakeWrites();
         }
 
         // Errors and remainders are the thread's to deal with.
@@ -242,7 +272,8 @@ internal sealed unsafe class DeferredSends : IDisposable
         else if (now - _pendingSince > LongestWatchedDelay)
         {
             _pendingSince = 0;
-            _vcpu.RequestExit();
+            // Like a tick; a request would ask for more.
+            _vcpu.Kick();
         }
     }
 
@@ -278,6 +309,24 @@ internal sealed unsafe class DeferredSends : IDisposable
                 _ring->SendsOpen = 1;
                 _ahead.Fetch((int)a0, a1, result, _isDeferred);
                 break;
+        }
+    }
+
+    /// <summary>
+    /// Before a call of the thread: receives what it has read. The rest stays where the call is known not to see it, nor to wait: then another thread might wait for
+    /// this one (<see cref="BeforeOther"/>).
+    /// </summary>
+    private void Settle(long number, ulong descriptor)
+    {
+        if (number is SyscallNumber.read or SyscallNumber.write && IsDeferred(descriptor))
+        {
+            if (number == SyscallNumber.read)
+                _ring->ForgetFetched((int)descriptor);
+            _ = _ahead.Commit();
+        }
+        else
+        {
+            _ahead.Settle();
         }
     }
 

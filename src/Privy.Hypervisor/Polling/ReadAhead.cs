@@ -15,8 +15,7 @@ internal sealed unsafe class ReadAhead
     private const uint In = 0x1, Other = 0x2 | 0x8 | 0x10 | 0x2000; // EPOLL*: not with PRI, ERR, HUP, RDHUP
     private const int EventSize = 12, DataOffset = 4;
 
-    // More than this at once is a load that single reads are no matter for.
-    private const ulong Most = 16 * 1024;
+    private const ulong Most = SyscallRing.LongestFetch;
 
     private const int MostKnown = 1 << 16;
     private static readonly ulong s_first = Layout.KernelBase + Layout.ReadAheadOffset + (SyscallRing.SendDescriptorCount * (ulong)sizeof(Fetched));
@@ -71,8 +70,7 @@ internal sealed unsafe class ReadAhead
             if (!isEligible((ulong)descriptor) || Holds((ulong)descriptor))
                 continue;
             var got = HostSyscall.RawQuick(SyscallNumber.recvfrom, (ulong)descriptor, next, Most, Peek | DontWait);
-            // A read that gets less than it has room for says that there is no more; so there must not be.
-            if (got is <= 0 or (long)Most)
+            if (got <= 0)
                 continue;
             *SyscallRing.FetchedOf(descriptor) = new Fetched { Address = next, Length = (ulong)got };
             _fetched.Add(descriptor);
@@ -81,25 +79,37 @@ internal sealed unsafe class ReadAhead
         }
     }
 
-    /// <summary>Receives what the program has read, and forgets the rest. By the thread outside of the guest, or by the poller while the thread waits for it.</summary>
-    internal void Settle()
+    /// <summary>Receives what the program has read; what it has not stays for its next reads. By the thread outside of the guest, or by the poller while the thread waits for it.</summary>
+    /// <returns>True: it has read something.</returns>
+    internal bool Commit()
     {
-        if (_fetched.Count == 0)
-            return;
-        foreach (var descriptor in _fetched)
+        var before = Taken;
+        for (var i = _fetched.Count - 1; i >= 0; i--)
         {
-            _ring->ForgetFetched(descriptor);
+            var descriptor = _fetched[i];
+            if (_ring->IsFetched(descriptor))
+                continue;
             var fetched = SyscallRing.FetchedOf(descriptor);
             if (fetched->Length != 0)
             {
                 // TCP drops them without a copy (MSG_TRUNC, tcp(7)); others put them where they are already.
                 _ = HostSyscall.RawQuick(SyscallNumber.recvfrom, (ulong)descriptor, fetched->Address, fetched->Length, Discard | DontWait);
+                fetched->Length = 0;
                 Taken++;
             }
 
-            fetched->Length = 0;
+            _fetched[i] = _fetched[^1];
+            _fetched.RemoveAt(_fetched.Count - 1);
         }
 
-        _fetched.Clear();
+        return Taken != before;
+    }
+
+    /// <summary>The same, and forgets the rest.</summary>
+    internal void Settle()
+    {
+        foreach (var descriptor in _fetched)
+            _ring->ForgetFetched(descriptor);
+        _ = Commit();
     }
 }

@@ -59,7 +59,20 @@ internal sealed unsafe class SyscallPoller
     internal bool Usable { get; private set; }
 
     /// <summary>The writes that the main process' first thread has put off; null: it puts none off.</summary>
-    internal DeferredSends? Sends { get; set; }
+    internal DeferredSends? Sends { get; private set; }
+
+    /// <summary>Writes put off and reads answered from what was received ahead, of all threads so far.</summary>
+    internal (long Writes, long Reads) Deferred { get; private set; }
+
+    /// <summary>The main process' first thread puts writes off.</summary>
+    internal void Begin(DeferredSends? sends) => Sends = sends;
+
+    /// <summary>It does so no more, and has disposed of them.</summary>
+    internal void End(DeferredSends sends)
+    {
+        Sends = null;
+        Deferred = (Deferred.Writes + sends.Made, Deferred.Reads + sends.Taken);
+    }
 
     /// <summary>Whether posted calls are looked for.</summary>
     internal bool Awake => Volatile.Read(ref *_asleep) == 0;

@@ -222,7 +222,7 @@ internal sealed unsafe partial class GuestThread
     /// <summary>Takes this thread's registers for a new thread, which loads them on its own host thread.</summary>
     private void CopyStateTo(GuestThread thread, ulong stack, ulong? tls)
     {
-        var (fs, gs) = Vcpu.GetBases();
+        var (fs, gs) = Vcpu.Bases;
         var state = new StartState { Registers = Vcpu.User, FsBase = tls ?? fs, GsBase = gs };
         state.Registers.Rax = 0;
         if (stack != 0)

@@ -208,8 +208,8 @@ internal sealed unsafe partial class GuestThread : ISignalContext
             Register.R13 => r.R13,
             Register.R14 => r.R14,
             Register.R15 => r.R15,
-            Register.FS => Vcpu.GetBases().Fs,
-            Register.GS => Vcpu.GetBases().Gs,
+            Register.FS => Vcpu.Bases.Fs,
+            Register.GS => Vcpu.Bases.Gs,
             _ => 0,
         };
         return true;

@@ -82,6 +82,7 @@ internal sealed unsafe partial class GuestThread
                 // First forget the request, then look at what it was for: one that comes in between is seen the next time.
                 Interlocked.And(ref Vcpu.Area->ExitRequest, 0);
                 Host.ClearInterrupt();
+                _sends?.FlushIfAsked();
                 Process.AwaitRunning();
                 if (ExitRequested || !DeliverSignals())
                     break;
@@ -149,7 +150,8 @@ internal sealed unsafe partial class GuestThread
                 break;
             default:
                 _writes?.Flush();
-                _sends?.Kicked();
+                if (_sends is not null && _sends.Kicked(tick: Volatile.Read(ref Vcpu.Area->ExitRequest) == 0))
+                    ArmTick();
                 (Space as SnapshotSpace)?.ForgetAccesses(Vcpu);
                 break;
         }
@@ -176,16 +178,19 @@ internal sealed unsafe partial class GuestThread
         }
 
         if (_sends is not null && _sends.After(number, arguments, result))
-        {
-            Host.ArmTick(DeferredSends.LongestDelay);
-            _tickArmed = true;
-        }
+            ArmTick();
 
         if (ThreadAttributes.IsChangedBy(number, arguments) && Process == Process.Table.Main)
             Process.Table.Ready.Diverge();
         Process.Table.Trace?.Write(this, number, arguments, result);
         EndCall(result);
         _ring?.Resumed();
+    }
+
+    private void ArmTick()
+    {
+        Host.ArmTick(DeferredSends.LongestDelay);
+        _tickArmed = true;
     }
 
     /// <summary>Makes the writes that were put off before this call. False: it has a result already.</summary>
@@ -215,7 +220,8 @@ internal sealed unsafe partial class GuestThread
     {
         _mayDeferSends = false;
         _sends = DeferredSends.For(Vcpu, () => Process.IgnoredSignals.Contains(Signals.Signal.SIGPIPE));
-        _ring!.Sends = Process.Table.Poller.Sends = _sends;
+        _ring!.Sends = _sends;
+        Process.Table.Poller.Begin(_sends);
     }
 
     private void End()
@@ -227,7 +233,7 @@ internal sealed unsafe partial class GuestThread
         {
             _sends.Dispose();
             // Another thread may get this vCPU and its ring.
-            Process.Table.Poller.Sends = null;
+            Process.Table.Poller.End(_sends);
         }
 
         _ring?.Close();

@@ -136,7 +136,7 @@ internal static unsafe class MemoryCalls
                 thread.Vcpu.SetGsBase(a.A1);
                 return 0;
             case getFs or getGs:
-                var (fs, gs) = thread.Vcpu.GetBases();
+                var (fs, gs) = thread.Vcpu.Bases;
                 var value = a.A0 == getFs ? fs : gs;
                 return thread.TryWrite(a.A1, new ReadOnlySpan<byte>(&value, sizeof(ulong))) ? 0 : -Errno.EFAULT;
             default:

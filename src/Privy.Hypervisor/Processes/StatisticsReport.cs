@@ -18,8 +18,8 @@ internal static unsafe class StatisticsReport
         Line("system calls without an exit", completed);
         Line("system calls handed back", declined);
         Line("system calls taken back", takenBack);
-        Line("writes put off", table.Poller.Sends?.Made ?? 0);
-        Line("reads ahead", table.Poller.Sends?.Taken ?? 0);
+        Line("writes put off", table.Poller.Deferred.Writes);
+        Line("reads ahead", table.Poller.Deferred.Reads);
         Line("exits for faults and signals", exits.KernelExits);
         Line("exceptions", exits.Exceptions);
         Line("kernel calls", exits.KernelCalls);

@@ -80,7 +80,7 @@ public static class Layout
     public const ulong ReadAheadOffset = VmaOffset - ReadAheadSize;
 
     /// <summary>Bytes of it.</summary>
-    public const ulong ReadAheadSize = 256UL << 10;
+    public const ulong ReadAheadSize = 1UL << 20;
 
     /// <summary>Offset in the kernel region of the arrays of <see cref="Vma"/>, one a space.</summary>
     public const ulong VmaOffset = 128UL << 20;

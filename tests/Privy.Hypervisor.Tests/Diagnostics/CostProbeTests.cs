@@ -26,10 +26,10 @@ public class CostProbeTests
     public void The_guest_of_the_probe_runs_and_leaves_nothing_behind()
     {
         var first = CostProbe.Default.Measure();
-        var descriptors = Directory.GetFileSystemEntries("/proc/self/fd").Length;
+        var descriptors = KvmDescriptors();
         // A second one needs the addresses of the first.
         var second = CostProbe.Default.Measure();
-        Assert.InRange(Directory.GetFileSystemEntries("/proc/self/fd").Length, 0, descriptors + 3);
+        Assert.InRange(KvmDescriptors(), 0, descriptors);
 
         Assert.Equal(first.SyscallEntersRing0, second.SyscallEntersRing0);
         Assert.Equal(first.Ring0IsNative, second.Ring0IsNative);
@@ -40,4 +40,8 @@ public class CostProbeTests
         // All but the one instruction of ring 0 leave the guest's ring 3, which no processor does in 10 ns.
         Assert.All(second.Costs.Where(c => !c.Name.StartsWith("instruction", StringComparison.Ordinal)), c => Assert.True(c.Median > 10, c.ToString()));
     }
+
+    // Not all descriptors: other tests open some at the same time.
+    private static int KvmDescriptors() =>
+        Directory.GetFileSystemEntries("/proc/self/fd").Count(path => new FileInfo(path).LinkTarget?.Contains("kvm", StringComparison.Ordinal) == true);
 }

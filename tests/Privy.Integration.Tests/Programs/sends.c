@@ -455,6 +455,13 @@ CASE(forks_in_between_send_nothing_twice)
 
 /* ---- reads after events, in every way there is ---- */
 
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
 static volatile int reader_turn;
 static volatile ssize_t reader_result;
 static int reader_fd;
@@ -472,14 +479,15 @@ static void *read_at_turn(void *argument)
     }
 }
 
-struct sender { pthread_t thread; int fd; size_t bytes; volatile size_t acknowledged; };
+enum { longest_piece = 40000 };
+struct sender { pthread_t thread; int fd; size_t bytes, piece; };
 
 static void *send_in_pieces(void *argument)
 {
     struct sender *s = argument;
-    unsigned char block[3000], answer[64];
+    unsigned char block[longest_piece], answer[64];
     for (size_t sent = 0; sent < s->bytes;) {
-        size_t length = 1 + mix(sent) % sizeof block;
+        size_t length = 1 + mix(sent) % s->piece;
         if (length > s->bytes - sent)
             length = s->bytes - sent;
         for (size_t j = 0; j < length; j++)
@@ -499,7 +507,7 @@ static void *send_in_pieces(void *argument)
 
 CASE(what_was_received_is_read_once_whoever_reads_how)
 {
-    struct sender s = { .bytes = 2500000 };
+    struct sender s = { .bytes = 2500000, .piece = 3000 };
     int fd, epoll = (int)SYS(epoll_create1(0));
     pthread_t reader;
     connection(&fd, &s.fd);
@@ -587,6 +595,67 @@ CASE(what_was_received_is_read_once_whoever_reads_how)
     SYS(close(epoll));
 }
 
+CASE(what_was_received_stays_while_the_program_computes)
+{
+    enum { streams = 10, each = 500000 };
+    struct sender s[streams];
+    int fd[streams], open = streams, epoll = (int)SYS(epoll_create1(0));
+    size_t received[streams] = { 0 };
+    pthread_t reader;
+    reader_turn = 0;
+    EQUAL(0, pthread_create(&reader, NULL, read_at_turn, NULL));
+    for (uint32_t i = 0; i < streams; i++) {
+        /* Some send more than is received ahead. */
+        s[i] = (struct sender){ .bytes = each, .piece = i % 3 == 0 ? longest_piece : 3000 };
+        connection(&fd[i], &s[i].fd);
+        struct epoll_event event = { EPOLLIN, { .u32 = i } };
+        SYS(epoll_ctl(epoll, EPOLL_CTL_ADD, fd[i], &event));
+        EQUAL(0, pthread_create(&s[i].thread, NULL, send_in_pieces, &s[i]));
+    }
+    static const size_t rooms[] = { 16384, 20000, 5000 };
+    unsigned char *block = map_anonymous(5 * PAGE);
+    uint32_t reads = 0;
+    while (open > 0) {
+        struct epoll_event events[streams];
+        int count = (int)SYS(epoll_wait(epoll, events, streams, 20000));
+        CHECK(count > 0);
+        for (int k = 0; k < count; k++) {
+            uint32_t i = events[k].data.u32;
+            /* All of them together take longer than anything is put off. */
+            double end = now_ms() + 0.3;
+            while (now_ms() < end) {}
+            ssize_t n;
+            if (i == 4 && reads > 500) {
+                /* What another thread reads is read as it always was from then on, on this connection. */
+                reader_fd = fd[i];
+                reader_turn = 1;
+                SPIN_UNTIL(reader_turn == 0);
+                n = reader_result;
+                memcpy(block, reader_block, n < 0 ? 0 : (size_t)n);
+            } else {
+                n = read(fd[i], block, rooms[reads % 3]);
+            }
+            if (n == -1)
+                FAIL("read %u, of connection %u", reads, i);
+            HOLDS(block, received[i], (size_t)n, 2);
+            received[i] += (size_t)n;
+            reads++;
+            if (n != 0) {
+                EQUAL(8, write(fd[i], "answer 8", 8));
+                continue;
+            }
+            EQUAL(each, received[i]);
+            SYS(close(fd[i]));
+            EQUAL(0, pthread_join(s[i].thread, NULL));
+            SYS(close(s[i].fd));
+            open--;
+        }
+    }
+    reader_turn = 2;
+    EQUAL(0, pthread_join(reader, NULL));
+    SYS(close(epoll));
+}
+
 CASE(a_wait_for_events_ends_at_its_time)
 {
     int fd, client, epoll = (int)SYS(epoll_create1(0));
@@ -613,7 +682,7 @@ CASE(a_wait_for_events_ends_at_its_time)
 
 CASE(snapshots_keep_what_a_read_overwrites)
 {
-    struct sender s = { .bytes = 400000 };
+    struct sender s = { .bytes = 400000, .piece = 3000 };
     int fd, epoll = (int)SYS(epoll_create1(0));
     connection(&fd, &s.fd);
     EQUAL(0, pthread_create(&s.thread, NULL, send_in_pieces, &s));
