@@ -20,6 +20,21 @@ public sealed class PrivilegedTests
         Assert.Contains(" 0 failed", output, StringComparison.Ordinal);
     }
 
+    /// <summary>The same compiled ahead of time: another runtime, which suspends its threads in another way, and has no compiler at work.</summary>
+    [AheadOfTimeTheory]
+    [InlineData(nameof(RegionTests))]
+    [InlineData(nameof(ModelTests))]
+    [InlineData(nameof(InstantTests))]
+    [InlineData(nameof(DiagnosticsTests))]
+    [InlineData(nameof(CheckpointTests))]
+    [InlineData(nameof(PrivilegedEngineTests))]
+    public void The_suite_passes_when_it_is_compiled_ahead_of_time(string suite)
+    {
+        string output = Harness.Run("env", AppContext.BaseDirectory, "PRIVY_TEST_KILLS=2", PrivyRun.Cli!, "run", "--", AheadOfTimeTheoryAttribute.Program, "--run", suite);
+        Assert.Contains("Privileged engine: ", output, StringComparison.Ordinal);
+        Assert.Contains(" 0 failed", output, StringComparison.Ordinal);
+    }
+
     /// <summary>The same as natively, but that what is killed is the virtual machine with the process in it.</summary>
     [PrivyRunFact]
     public void After_a_kill_of_a_privileged_process_a_committed_state_is_restored()
@@ -53,6 +68,15 @@ internal static class PrivyRun
 public sealed class PrivyRunTheoryAttribute : TheoryAttribute
 {
     public PrivyRunTheoryAttribute() => Skip = PrivyRun.Missing;
+}
+
+/// <summary>A theory on this assembly compiled ahead of time; skipped, by name, where that has not been done or there is no KVM.</summary>
+[AttributeUsage(AttributeTargets.Method)]
+public sealed class AheadOfTimeTheoryAttribute : TheoryAttribute
+{
+    public AheadOfTimeTheoryAttribute() => Skip = PrivyRun.Missing ?? (File.Exists(Program) ? null : "The tests are not compiled ahead of time: ./privy test does it.");
+
+    internal static string Program { get; } = Path.Combine(Harness.Root, "artifacts", "library-aot", "Privy.Library.Tests");
 }
 
 /// <summary>A test that needs KVM and the command line; skipped, by name, where there is none.</summary>

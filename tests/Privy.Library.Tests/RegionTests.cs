@@ -117,8 +117,8 @@ public sealed class RegionTests
         Assert.Throws<ArgumentException>(() => second.ChangedPages(foreign));
         Assert.Throws<ArgumentNullException>(() => second.ChangedPages((Snapshot)null!));
         Assert.Throws<ArgumentNullException>(() => second.ChangedPages((SnapshotMark)null!));
-        Assert.Empty(second.ChangedPages(first));
-        Assert.Empty(second.ChangedPages(second));
+        Assert.Equal(0, second.ChangedPages(first).Count);
+        Assert.Equal(0, second.ChangedPages(second).Count);
     }
 
     /// <summary>
