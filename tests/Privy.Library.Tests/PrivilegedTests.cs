@@ -87,6 +87,7 @@ public sealed class PrivyRunFactAttribute : FactAttribute
 }
 
 /// <summary>What only the privileged engine does, or cannot do.</summary>
+[System.Diagnostics.CodeAnalysis.SuppressMessage("Performance", "CA1822", Justification = "As for facts, an instance is made for each test.")]
 public sealed class PrivilegedEngineTests
 {
     private const int Page = SnapshotRegion.PageSize;
