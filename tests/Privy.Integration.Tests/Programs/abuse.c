@@ -28,10 +28,13 @@ CASE(descriptor_limit)
             close(i);
         IN_CHILD({
             HOLDS(m, 0, 64 * PAGE, 1);
-            while (dup(0) != -1) {}
+            /* One of its own: any other number may be the hypervisor's. */
+            int last = -1;
+            for (int fd; (fd = dup(0)) != -1;)
+                last = fd;
             EQUAL(EMFILE, errno);
-            SYS(close(100));
-            EQUAL(100, dup(0));
+            SYS(close(last));
+            EQUAL(last, dup(0));
             EQUAL(-1, dup(0));
         });
         pthread_t t;
