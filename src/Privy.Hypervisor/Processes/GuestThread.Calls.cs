@@ -68,6 +68,9 @@ internal sealed unsafe partial class GuestThread : ISyscallContext
     public bool IsReservedDescriptor(int descriptor) => Kvm.OwnDescriptors.Contains(descriptor);
 
     /// <inheritdoc/>
+    public int NextReservedDescriptor(int first, int last) => Kvm.OwnDescriptors.Next(first, last);
+
+    /// <inheritdoc/>
     public string ListMemory(MemoryReport report)
     {
         var subject = Space.Describe();

@@ -126,6 +126,49 @@ CASE(threads_64)
 }
 
 /* More threads and children than there can be: an error, and everything goes on. */
+static volatile int begun, go_on;
+
+static void *closer(void *a)
+{
+    while (!go_on)
+        SYS(syscall(SYS_close_range, 100, ~0U, 0));
+    return a;
+}
+
+static void *waiter(void *a)
+{
+    __atomic_add_fetch(&begun, 1, __ATOMIC_SEQ_CST);
+    WAIT_UNTIL(go_on);
+    return a;
+}
+
+/* What Privy opens for a new thread or child while another thread closes all descriptors. */
+CASE(close_range_beside_new_threads)
+{
+    pthread_t closing, thread[30];
+    pid_t child[4];
+    begun = go_on = 0;
+    EQUAL(0, pthread_create(&closing, NULL, closer, NULL));
+    for (long i = 0; i < 30; i++) {
+        EQUAL(0, pthread_create(&thread[i], NULL, waiter, (void *)i));
+        if (i % 8 == 0) {
+            child[i / 8] = (pid_t)SYS(fork());
+            if (child[i / 8] == 0)
+                _exit((int)i);
+        }
+    }
+    WAIT_UNTIL(begun == 30);
+    go_on = 1;
+    for (long i = 0; i < 30; i++) {
+        void *result;
+        EQUAL(0, pthread_join(thread[i], &result));
+        EQUAL(i, (long)result);
+    }
+    EQUAL(0, pthread_join(closing, NULL));
+    for (int i = 0; i < 4; i++)
+        expect_exit(child[i], i * 8);
+}
+
 CASE(children_beyond_the_limit)
 {
     pid_t child[100];
