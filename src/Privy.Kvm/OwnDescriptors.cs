@@ -12,17 +12,15 @@ public static class OwnDescriptors
     private const int HighestFirstNumber = 4096 - RoomBelowLimit;
     private static readonly ulong[] Bits = new ulong[Limit / 64];
 
-    /// <summary>
-    /// Held while a descriptor is made and recorded, and while the program closes a range of descriptors: one that is made after the range was looked at would be closed
-    /// with it. Its number would then be given to the next, and a thread run another thread's vCPU.
-    /// </summary>
-    public static Lock Changes { get; } = new();
+    // Whoever makes a descriptor holds it for writing, the program's threads for reading while they close some.
+    private static readonly ReaderWriterLockSlim Making = new(LockRecursionPolicy.SupportsRecursion);
 
     /// <summary>Moves a descriptor up to where programs seldom count to, and records it.</summary>
     /// <returns>The number it has now; unchanged when there is no room.</returns>
     public static int Adopt(int descriptor)
     {
-        lock (Changes)
+        Making.EnterWriteLock();
+        try
         {
             var high = NativeMethods.Fcntl(descriptor, NativeMethods.F_DUPFD_CLOEXEC, FirstNumber());
             if (high >= 0)
@@ -34,7 +32,37 @@ public static class OwnDescriptors
             Add(descriptor);
             return descriptor;
         }
+        finally
+        {
+            Making.ExitWriteLock();
+        }
     }
+
+    /// <summary>
+    /// Makes a descriptor while the program runs. Until it is recorded, its number is one that a program may close that closes all there are; so none does meanwhile
+    /// (<see cref="BeginClosing"/>).
+    /// </summary>
+    /// <param name="make">Returns it, or a negative number, which is then the result.</param>
+    public static int Make(Func<int> make)
+    {
+        ArgumentNullException.ThrowIfNull(make);
+        Making.EnterWriteLock();
+        try
+        {
+            var descriptor = make();
+            return descriptor < 0 ? descriptor : Adopt(descriptor);
+        }
+        finally
+        {
+            Making.ExitWriteLock();
+        }
+    }
+
+    /// <summary>The program is about to close descriptors, or to replace one by another.</summary>
+    public static void BeginClosing() => Making.EnterReadLock();
+
+    /// <summary>It has.</summary>
+    public static void EndClosing() => Making.ExitReadLock();
 
     /// <summary>Records a descriptor.</summary>
     public static void Add(int descriptor)

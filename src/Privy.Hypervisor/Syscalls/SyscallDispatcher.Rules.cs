@@ -79,15 +79,11 @@ public static unsafe partial class SyscallDispatcher
         if (first > last || (flags & ~6u) != 0) return -Errno.EINVAL;
         last = Math.Min(last, Highest);
         long result = 0;
-        // What becomes reserved meanwhile would be closed.
-        lock (Kvm.OwnDescriptors.Changes)
+        for (var start = first; start <= last && result == 0;)
         {
-            for (var start = first; start <= last && result == 0;)
-            {
-                var reserved = (uint)context.NextReservedDescriptor((int)start, (int)last);
-                if (reserved > start) result = context.HostCall(close_range, start, reserved - 1, flags & ~Unshare);
-                start = reserved + 1;
-            }
+            var reserved = (uint)context.NextReservedDescriptor((int)start, (int)last);
+            if (reserved > start) result = context.HostCall(close_range, start, reserved - 1, flags & ~Unshare);
+            start = reserved + 1;
         }
         return result;
     }

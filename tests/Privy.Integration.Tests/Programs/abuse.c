@@ -45,6 +45,48 @@ CASE(descriptor_limit)
 
 void *nothing(void *a) { return a; }
 
+static volatile int stop_closing;
+
+static void *close_all(void *a)
+{
+    (void)a;
+    for (int i = 0; !stop_closing; i++) {
+        syscall(SYS_close_range, 3, ~0U, 0);
+        for (int fd = 3; fd < 40; fd++)
+            close(fd);
+        dup2(0, 3 + i % 20);
+    }
+    return NULL;
+}
+
+static pthread_barrier_t all_there;
+static void *meet(void *a) { pthread_barrier_wait(&all_there); return a; }
+
+/* A program that closes whatever there is, as daemons do when they start, while forks and new threads need what the hypervisor opens. */
+CASE(everything_closed_all_the_time)
+{
+    enum { THREADS = 40 };
+    pthread_t closer, threads[THREADS];
+    unsigned char *m = map_anonymous(64 * PAGE);
+    fill(m, 64 * PAGE, 1);
+    EQUAL(0, pthread_create(&closer, NULL, close_all, NULL));
+    /* More threads at once each time: each of them needs a virtual processor that was not there. */
+    for (int n = 1; n <= THREADS; n += 3) {
+        EQUAL(0, pthread_barrier_init(&all_there, NULL, (unsigned)n + 1));
+        for (int i = 0; i < n; i++)
+            EQUAL(0, pthread_create(&threads[i], NULL, meet, NULL));
+        pthread_barrier_wait(&all_there);
+        for (int i = 0; i < n; i++)
+            EQUAL(0, pthread_join(threads[i], NULL));
+        IN_CHILD({ sleep_ms(2); HOLDS(m, 0, 64 * PAGE, 1); });
+    }
+    stop_closing = 1;
+    EQUAL(0, pthread_join(closer, NULL));
+    /* What is open after it is the hypervisor's alone. */
+    syscall(SYS_close_range, 3, ~0U, 0);
+    EQUAL(3, dup(0));
+}
+
 /* 64 threads that map, write, read and unmap, while others fork. */
 static unsigned char *shared_area;
 static volatile int forks_done;
