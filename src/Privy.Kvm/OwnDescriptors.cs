@@ -12,20 +12,57 @@ public static class OwnDescriptors
     private const int HighestFirstNumber = 4096 - RoomBelowLimit;
     private static readonly ulong[] Bits = new ulong[Limit / 64];
 
+    // Whoever makes a descriptor holds it for writing, the program's threads for reading while they close some.
+    private static readonly ReaderWriterLockSlim Making = new(LockRecursionPolicy.SupportsRecursion);
+
     /// <summary>Moves a descriptor up to where programs seldom count to, and records it.</summary>
     /// <returns>The number it has now; unchanged when there is no room.</returns>
     public static int Adopt(int descriptor)
     {
-        var high = NativeMethods.Fcntl(descriptor, NativeMethods.F_DUPFD_CLOEXEC, FirstNumber());
-        if (high >= 0)
+        Making.EnterWriteLock();
+        try
         {
-            _ = NativeMethods.Close(descriptor);
-            descriptor = high;
-        }
+            var high = NativeMethods.Fcntl(descriptor, NativeMethods.F_DUPFD_CLOEXEC, FirstNumber());
+            if (high >= 0)
+            {
+                _ = NativeMethods.Close(descriptor);
+                descriptor = high;
+            }
 
-        Add(descriptor);
-        return descriptor;
+            Add(descriptor);
+            return descriptor;
+        }
+        finally
+        {
+            Making.ExitWriteLock();
+        }
     }
+
+    /// <summary>
+    /// Makes a descriptor while the program runs. Until it is recorded, its number is one that a program may close that closes all there are; so none does meanwhile
+    /// (<see cref="BeginClosing"/>).
+    /// </summary>
+    /// <param name="make">Returns it, or a negative number, which is then the result.</param>
+    public static int Make(Func<int> make)
+    {
+        ArgumentNullException.ThrowIfNull(make);
+        Making.EnterWriteLock();
+        try
+        {
+            var descriptor = make();
+            return descriptor < 0 ? descriptor : Adopt(descriptor);
+        }
+        finally
+        {
+            Making.ExitWriteLock();
+        }
+    }
+
+    /// <summary>The program is about to close descriptors, or to replace one by another.</summary>
+    public static void BeginClosing() => Making.EnterReadLock();
+
+    /// <summary>It has.</summary>
+    public static void EndClosing() => Making.ExitReadLock();
 
     /// <summary>Records a descriptor.</summary>
     public static void Add(int descriptor)

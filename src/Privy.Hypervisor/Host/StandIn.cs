@@ -63,8 +63,8 @@ internal sealed unsafe class StandIn : IDisposable
             return null;
         }
 
-        var end = (int)HostSyscall.Raw(pidfdOpen, (ulong)id);
-        var standIn = new StandIn(block) { ProcessId = (int)id, EndDescriptor = end < 0 ? end : Kvm.OwnDescriptors.Adopt(end) };
+        var end = Kvm.OwnDescriptors.Make(() => (int)HostSyscall.Raw(pidfdOpen, (ulong)id));
+        var standIn = new StandIn(block) { ProcessId = (int)id, EndDescriptor = end };
         if (end >= 0)
             return standIn;
         standIn.Kill();

@@ -56,6 +56,9 @@ public interface ISyscallContext
     /// <summary>True for a descriptor of the hypervisor: the program must not see or close it.</summary>
     bool IsReservedDescriptor(int descriptor);
 
+    /// <summary>The first such number from <paramref name="first"/> to <paramref name="last"/>; the one behind the last if there is none.</summary>
+    int NextReservedDescriptor(int first, int last);
+
     /// <summary>The text of a file in /proc that lists the memory of the process, as the program is to see it.</summary>
     string ListMemory(MemoryReport report);
 
