@@ -90,6 +90,21 @@ public static class OwnDescriptors
     public static bool Contains(int descriptor) =>
         (uint)descriptor < Limit && (Volatile.Read(ref Bits[descriptor / 64]) >> (descriptor % 64) & 1) != 0;
 
+    /// <summary>The first number from <paramref name="first"/> to <paramref name="last"/> that is a descriptor of the hypervisor; the one behind the last if none is.</summary>
+    public static int Next(int first, int last)
+    {
+        for (var number = first; number <= last && number < Limit; number++)
+        {
+            var word = Volatile.Read(ref Bits[number / 64]) >> (number % 64);
+            if ((word & 1) != 0)
+                return number;
+            if (word == 0)
+                number |= 63;
+        }
+
+        return last + 1;
+    }
+
     /// <summary>
     /// Copies a descriptor of the process' first thread into the calling thread's own table, under the same number, unless it is there. That the number is
     /// in use does not say so: it may have been another file's when the table was copied.
