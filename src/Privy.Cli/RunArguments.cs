@@ -1,4 +1,6 @@
+using System.Globalization;
 using Privy.Hypervisor;
+using Privy.Hypervisor.Signals;
 
 namespace Privy.Cli;
 
@@ -53,6 +55,7 @@ internal readonly struct RunArguments
         long? precopy = null;
         string? trace = null;
         string? programName = null;
+        (SignalSet, SignalSet)? signals = null;
         var stats = false;
         var engine = Engine.Kvm;
         var syscalls = SyscallPolicy.Auto;
@@ -91,6 +94,16 @@ internal readonly struct RunArguments
                     if (value is null && ++i < arguments.Length) value = arguments[i];
                     if (value is null) return Wrong("--argv0 needs a name");
                     programName = value;
+                    break;
+
+                // Not in the help: the signals that the program before has left blocked and ignored, as two hexadecimal numbers.
+                case "--signals":
+                    if (value is null && ++i < arguments.Length) value = arguments[i];
+                    var comma = value?.IndexOf(',', StringComparison.Ordinal) ?? -1;
+                    if (comma < 0 || !ulong.TryParse(value.AsSpan(0, comma), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out var blocked)
+                        || !ulong.TryParse(value.AsSpan(comma + 1), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out var ignored))
+                        return Wrong("--signals needs two hexadecimal numbers with a comma between them");
+                    signals = (new SignalSet(blocked), new SignalSet(ignored));
                     break;
 
                 case "--memory":
@@ -169,6 +182,7 @@ internal readonly struct RunArguments
                 Program = arguments[i],
                 Arguments = arguments[(i + 1)..].ToArray(),
                 ProgramName = programName,
+                Signals = signals,
                 MemoryBytes = memory,
                 PrecopyBytes = precopy,
                 TraceFile = trace,

@@ -23,7 +23,7 @@ public static class PrivilegedProcess
         ArgumentNullException.ThrowIfNull(options);
         RuntimeDescriptors.Displace();
         ErrorOutput.Initialize();
-        HostSignals.Initialize();
+        HostSignals.Initialize(options.Signals);
         try
         {
             return Start(options);
@@ -79,8 +79,8 @@ public static class PrivilegedProcess
         };
         main.SetSignals(new ProcessSignals(main.Id, HostSignals.InheritedIgnored));
         table.SetMain(main);
-        HostSignals.Start((_, info) => table.Forward(info));
-        main.Signals.BindHost(HostSignals.SetDisposition);
+        HostSignals.Prepare((_, info) => table.Forward(info));
+        main.Signals.BindHost(HostSignals.SetDisposition, HostSignals.InheritedMask);
 
         var vcpu = machine.TakeVcpu();
         var (entry, stackPointer) = new ProgramLoader(space, vcpu, machine).Load(program, ProgramBytes.HostEnvironment());
@@ -90,6 +90,8 @@ public static class PrivilegedProcess
         main.Add(thread);
         thread.InheritSignals(HostSignals.InheritedMask);
         thread.Adopt();
+        HostSignals.TakePending(info => main.Signals.Send(info, thread.ThreadSignals));
+        HostSignals.Open();
         SetThreadName(Path.GetFileName(program.Path));
         table.StandIns.Start();
         table.Ready.Start();

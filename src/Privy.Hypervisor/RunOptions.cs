@@ -1,3 +1,5 @@
+using Privy.Hypervisor.Signals;
+
 namespace Privy.Hypervisor;
 
 /// <summary>What to run as a privileged process, and how.</summary>
@@ -11,6 +13,12 @@ public sealed record RunOptions
 
     /// <summary>argv[0], where it is not <see cref="Program"/>.</summary>
     public string? ProgramName { get; init; }
+
+    /// <summary>
+    /// The signals that a program which was replaced by this one by execve has left blocked and ignored: they are the program's, while the host's are
+    /// only there to keep what came meanwhile. Null: what the host process was started with counts.
+    /// </summary>
+    public (SignalSet Blocked, SignalSet Ignored)? Signals { get; init; }
 
     /// <summary>Upper bound of the guest's memory in bytes; null lets the hypervisor choose.</summary>
     public long? MemoryBytes { get; init; }

@@ -19,6 +19,7 @@ public static unsafe class KernelEntry
             return -Errno.NoMemory;
         SnapshotCreation.SetRoots(k, k->Spaces);
         k->Spaces->Active = Space.InUse;
+        RegionWrites.Initialize(k);
         Tables.PrepareRoots(k, 4);
         return 0;
     }

@@ -12,20 +12,57 @@ public static class OwnDescriptors
     private const int HighestFirstNumber = 4096 - RoomBelowLimit;
     private static readonly ulong[] Bits = new ulong[Limit / 64];
 
+    // Whoever makes a descriptor holds it for writing, the program's threads for reading while they close some.
+    private static readonly ReaderWriterLockSlim Making = new(LockRecursionPolicy.SupportsRecursion);
+
     /// <summary>Moves a descriptor up to where programs seldom count to, and records it.</summary>
     /// <returns>The number it has now; unchanged when there is no room.</returns>
     public static int Adopt(int descriptor)
     {
-        var high = NativeMethods.Fcntl(descriptor, NativeMethods.F_DUPFD_CLOEXEC, FirstNumber());
-        if (high >= 0)
+        Making.EnterWriteLock();
+        try
         {
-            _ = NativeMethods.Close(descriptor);
-            descriptor = high;
-        }
+            var high = NativeMethods.Fcntl(descriptor, NativeMethods.F_DUPFD_CLOEXEC, FirstNumber());
+            if (high >= 0)
+            {
+                _ = NativeMethods.Close(descriptor);
+                descriptor = high;
+            }
 
-        Add(descriptor);
-        return descriptor;
+            Add(descriptor);
+            return descriptor;
+        }
+        finally
+        {
+            Making.ExitWriteLock();
+        }
     }
+
+    /// <summary>
+    /// Makes a descriptor while the program runs. Until it is recorded, its number is one that a program may close that closes all there are; so none does meanwhile
+    /// (<see cref="BeginClosing"/>).
+    /// </summary>
+    /// <param name="make">Returns it, or a negative number, which is then the result.</param>
+    public static int Make(Func<int> make)
+    {
+        ArgumentNullException.ThrowIfNull(make);
+        Making.EnterWriteLock();
+        try
+        {
+            var descriptor = make();
+            return descriptor < 0 ? descriptor : Adopt(descriptor);
+        }
+        finally
+        {
+            Making.ExitWriteLock();
+        }
+    }
+
+    /// <summary>The program is about to close descriptors, or to replace one by another.</summary>
+    public static void BeginClosing() => Making.EnterReadLock();
+
+    /// <summary>It has.</summary>
+    public static void EndClosing() => Making.ExitReadLock();
 
     /// <summary>Records a descriptor.</summary>
     public static void Add(int descriptor)
@@ -52,6 +89,21 @@ public static class OwnDescriptors
     /// <summary>True for a descriptor of the hypervisor.</summary>
     public static bool Contains(int descriptor) =>
         (uint)descriptor < Limit && (Volatile.Read(ref Bits[descriptor / 64]) >> (descriptor % 64) & 1) != 0;
+
+    /// <summary>The first number from <paramref name="first"/> to <paramref name="last"/> that is a descriptor of the hypervisor; the one behind the last if none is.</summary>
+    public static int Next(int first, int last)
+    {
+        for (var number = first; number <= last && number < Limit; number++)
+        {
+            var word = Volatile.Read(ref Bits[number / 64]) >> (number % 64);
+            if ((word & 1) != 0)
+                return number;
+            if (word == 0)
+                number |= 63;
+        }
+
+        return last + 1;
+    }
 
     /// <summary>
     /// Copies a descriptor of the process' first thread into the calling thread's own table, under the same number, unless it is there. That the number is

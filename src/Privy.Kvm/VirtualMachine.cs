@@ -38,10 +38,16 @@ public sealed unsafe class VirtualMachine : IDisposable
     /// <summary>Creates a vCPU. Ids cannot be used again.</summary>
     public VirtualCpu CreateVcpu(int id)
     {
-        var descriptor = NativeMethods.Ioctl(_descriptor, KvmIoctl.CreateVcpu, id);
+        var errno = 0;
+        var descriptor = OwnDescriptors.Make(() =>
+        {
+            var made = NativeMethods.Ioctl(_descriptor, KvmIoctl.CreateVcpu, id);
+            errno = Marshal.GetLastPInvokeError();
+            return made;
+        });
         if (descriptor < 0)
-            throw new KvmException($"KVM_CREATE_VCPU({id})", Marshal.GetLastPInvokeError());
-        return new VirtualCpu(id, OwnDescriptors.Adopt(descriptor), _runSize);
+            throw new KvmException($"KVM_CREATE_VCPU({id})", errno);
+        return new VirtualCpu(id, descriptor, _runSize);
     }
 
     /// <inheritdoc/>

@@ -32,7 +32,7 @@ public sealed class OtherProgramTests
     [PrivyFact(Needs.Memcached)]
     public void Memcached()
     {
-        var port = FreePort();
+        var port = RedisServer.FreePort();
         // As root it wants to be told whom to become; as anybody else it stays who it is.
         string[] arguments = ["-l", "127.0.0.1", "-p", $"{port}", "-t", "4", "-m", "64", "-u", Environment.UserName];
         using var folder = new TemporaryFolder();
@@ -58,7 +58,7 @@ public sealed class OtherProgramTests
         foreach (var underPrivy in (bool[])[false, true])
         {
             using var folder = new TemporaryFolder();
-            var port = FreePort();
+            var port = RedisServer.FreePort();
             var content = new byte[3_000_000];
             new Random(5).NextBytes(content);
             File.WriteAllBytes(Path.Combine(folder, "large"), content);
@@ -132,13 +132,6 @@ public sealed class OtherProgramTests
 
         Assert.Contains("= \"13334\"", outputs[0], StringComparison.Ordinal);
         Assert.Equal(outputs[0], outputs[1]);
-    }
-
-    private static int FreePort()
-    {
-        using var listener = new TcpListener(IPAddress.Loopback, 0);
-        listener.Start();
-        return ((IPEndPoint)listener.LocalEndpoint).Port;
     }
 
     private static void Until(ProcessRun run, Func<bool> condition)

@@ -54,6 +54,48 @@ public sealed class ProgramTests
     public void Signals(string name) => TestPrograms.Run("signals", name);
 
     [PrivyTheory(Needs.Compiler)]
+    [MemberData(nameof(Cases), "execs")]
+    public void Signals_across_exec(string name) => TestPrograms.Run("execs", name, seconds: 120);
+
+    /// <summary>A program that replaces itself again and again gets each signal that is sent to it, whenever it comes.</summary>
+    [PrivyFact(Needs.Compiler)]
+    public void Signals_from_outside_across_exec()
+    {
+        const int Count = 150;
+        var seed = Environment.TickCount;
+        var random = new Random(seed);
+        using var folder = new TemporaryFolder();
+        using var run = new ProcessRun(Launcher.Command(TestPrograms.Build("execs"), ["die_counting"]), folder, environment: new Dictionary<string, string> { ["EXECS_COUNT"] = $"{Count}" });
+        RealProgramTests.WaitFor(run, "ready");
+        for (var i = 0; i < Count; i++)
+        {
+            run.Signal(50);
+            Thread.Sleep(TimeSpan.FromMicroseconds(random.Next(4000)));
+        }
+
+        var result = run.Wait(TimeSpan.FromSeconds(120));
+        Assert.True(result.ExitCode == 0 && result.Text == $"ready\n{Count} of {Count}\nOK die_counting\n", $"seed {seed}\n{result}");
+    }
+
+    /// <summary>
+    /// With no room for a real-time signal (RLIMIT_SIGPENDING is the user's, so others may fill it) every kick of a vCPU is refused. The threads that a
+    /// fork must stop, or that must hear of a copy, leave the guest all the same.
+    /// </summary>
+    [PrivyTheory(Needs.Compiler | Needs.Privy)]
+    [InlineData("rule2")]
+    [InlineData("rule6")]
+    [InlineData("threads")]
+    [InlineData("stress", "concurrent")]
+    [InlineData("forks", "nested")]
+    [InlineData("signals", "timers")]
+    public void A_full_queue_of_signals_loses_no_kick(string program, params string[] names)
+    {
+        using var folder = new TemporaryFolder();
+        var result = ProcessRun.Run(["/bin/bash", "-c", "ulimit -i 0 && exec \"$@\"", "full", .. Launcher.Command(TestPrograms.Build(program), names)], folder, limit: TimeSpan.FromSeconds(120));
+        Assert.True(result.ExitCode == 0, result.ToString());
+    }
+
+    [PrivyTheory(Needs.Compiler)]
     [MemberData(nameof(Cases), "vectors")]
     public void Vector_state(string name) => TestPrograms.Run("vectors", name);
 

@@ -198,6 +198,7 @@ public sealed class RealProgramTests
     [InlineData(Native.SIGFPE, "FPE")]
     [InlineData(Native.SIGILL, "ILL")]
     [InlineData(Native.SIGTRAP, "TRAP")]
+    [InlineData(Native.SIGSTKFLT, "STKFLT")]
     public void External_signals_reach_the_handler(int signal, string name)
     {
         using var folder = new TemporaryFolder();
@@ -213,7 +214,7 @@ public sealed class RealProgramTests
     public void External_kill_without_a_handler_ends_it()
     {
         using var folder = new TemporaryFolder();
-        foreach (var (signal, expected) in new[] { (Native.SIGTERM, 143), (Native.SIGINT, 130), (Native.SIGKILL, 137), (Native.SIGABRT, 134), (Native.SIGSEGV, 139), (Native.SIGBUS, 135) })
+        foreach (var (signal, expected) in new[] { (Native.SIGTERM, 143), (Native.SIGINT, 130), (Native.SIGKILL, 137), (Native.SIGABRT, 134), (Native.SIGSEGV, 139), (Native.SIGBUS, 135), (Native.SIGSTKFLT, 144) })
         {
             using var run = new ProcessRun(Launcher.Command("/bin/sh", ["-c", "echo ready; exec sleep 60"]), folder);
             WaitFor(run, "ready");

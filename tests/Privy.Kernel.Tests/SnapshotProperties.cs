@@ -28,6 +28,7 @@ public sealed class SnapshotProperties
         ulong collapsed = 0;
         int views = 0;
         ulong read = 0;
+        ulong undone = 0;
         int retries = 0;
         for (int seed = group * 100_000; seed < group * 100_000 + Seeds; seed++)
         {
@@ -39,6 +40,7 @@ public sealed class SnapshotProperties
             collapsed += world.Machine.K->Collapsed;
             views += world.Views;
             read += world.Machine.K->CopiedForReaders;
+            undone += world.Machine.K->CopiesUndone;
             retries += world.Machine.Retries;
         }
         // The runs must have gone where the difficulties are.
@@ -49,6 +51,7 @@ public sealed class SnapshotProperties
         Assert.True(collapsed > 0, "no large page restored");
         Assert.True(views > 10, $"{views} views");
         Assert.True(read > 50, $"{read} pages copied for readers");
+        Assert.True(undone > 5, $"{undone} copies of regions undone");
     }
 
     /// <summary>The same for the machine code that runs in the guest.</summary>
@@ -71,13 +74,16 @@ public sealed class SnapshotProperties
     public unsafe void Views_read_what_they_must()
     {
         ulong shootdowns = 0;
+        ulong undone = 0;
         for (int seed = 0; seed < 2 * Seeds; seed++)
         {
             using var world = new World(seed, mainVcpus: 1 + seed % 2, generous: seed % 3 == 0, viewsOnly: true);
             Run(world, seed, Steps);
             shootdowns += world.Machine.K->Shootdowns;
+            undone += world.Machine.K->CopiesUndone;
         }
         Assert.True(shootdowns > 10, $"{shootdowns} shootdowns");
+        Assert.True(undone > 20, $"{undone} copies undone");
     }
 
     [Fact]

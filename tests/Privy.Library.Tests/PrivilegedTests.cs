@@ -14,29 +14,80 @@ public sealed class PrivilegedTests
     public void The_suite_passes_on_the_privileged_engine(string suite)
     {
         // The processes that are killed are native ones in any case: a few will do.
-        string output = Harness.Run("env", AppContext.BaseDirectory, "PRIVY_TEST_KILLS=5", PrivyRunTheoryAttribute.Cli!, "run", "--", Environment.ProcessPath!,
+        string output = Harness.Run("env", AppContext.BaseDirectory, "PRIVY_TEST_KILLS=5", PrivyRun.Cli!, "run", "--", Environment.ProcessPath!,
             Path.Combine(AppContext.BaseDirectory, "Privy.Library.Tests.dll"), "--run", suite);
         Assert.Contains("Privileged engine: ", output, StringComparison.Ordinal);
         Assert.Contains(" 0 failed", output, StringComparison.Ordinal);
     }
+
+    /// <summary>The same compiled ahead of time: another runtime, which suspends its threads in another way, and has no compiler at work.</summary>
+    [AheadOfTimeTheory]
+    [InlineData(nameof(RegionTests))]
+    [InlineData(nameof(ModelTests))]
+    [InlineData(nameof(InstantTests))]
+    [InlineData(nameof(DiagnosticsTests))]
+    [InlineData(nameof(CheckpointTests))]
+    [InlineData(nameof(PrivilegedEngineTests))]
+    public void The_suite_passes_when_it_is_compiled_ahead_of_time(string suite)
+    {
+        string output = Harness.Run("env", AppContext.BaseDirectory, "PRIVY_TEST_KILLS=2", PrivyRun.Cli!, "run", "--", AheadOfTimeTheoryAttribute.Program, "--run", suite);
+        Assert.Contains("Privileged engine: ", output, StringComparison.Ordinal);
+        Assert.Contains(" 0 failed", output, StringComparison.Ordinal);
+    }
+
+    /// <summary>The same as natively, but that what is killed is the virtual machine with the process in it.</summary>
+    [PrivyRunFact]
+    public void After_a_kill_of_a_privileged_process_a_committed_state_is_restored()
+    {
+        string folder = Directory.CreateTempSubdirectory("privy-kills").FullName;
+        try
+        {
+            Kills.Run(folder, Kills.Count ?? 20, SnapshotEngine.Privileged, PrivyRun.Cli!, ["run", "--", Environment.ProcessPath!, .. Kills.Program]);
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
+}
+
+/// <summary>What tests need that start programs under Privy.</summary>
+internal static class PrivyRun
+{
+    /// <summary>Why no program can be started under Privy, or null.</summary>
+    internal static string? Missing =>
+        !File.Exists("/dev/kvm") ? "No KVM: /dev/kvm does not exist."
+        : Cli is null ? "There is no privy: build it (./privy version), or say where it is in PRIVY_CLI."
+        : null;
+
+    internal static string? Cli { get; } = new[] { Environment.GetEnvironmentVariable("PRIVY_CLI"), Path.Combine(Harness.Root, "artifacts", "privy", "privy") }.FirstOrDefault(File.Exists);
 }
 
 /// <summary>A theory that needs KVM and the command line; skipped, by name, where there is none.</summary>
 [AttributeUsage(AttributeTargets.Method)]
 public sealed class PrivyRunTheoryAttribute : TheoryAttribute
 {
-    public PrivyRunTheoryAttribute()
-    {
-        if (!File.Exists("/dev/kvm"))
-            Skip = "No KVM: /dev/kvm does not exist.";
-        else if (Cli is null)
-            Skip = "There is no privy: build it (./privy version), or say where it is in PRIVY_CLI.";
-    }
+    public PrivyRunTheoryAttribute() => Skip = PrivyRun.Missing;
+}
 
-    internal static string? Cli { get; } = new[] { Environment.GetEnvironmentVariable("PRIVY_CLI"), Path.Combine(Harness.Root, "artifacts", "privy", "privy") }.FirstOrDefault(File.Exists);
+/// <summary>A theory on this assembly compiled ahead of time; skipped, by name, where that has not been done or there is no KVM.</summary>
+[AttributeUsage(AttributeTargets.Method)]
+public sealed class AheadOfTimeTheoryAttribute : TheoryAttribute
+{
+    public AheadOfTimeTheoryAttribute() => Skip = PrivyRun.Missing ?? (File.Exists(Program) ? null : "The tests are not compiled ahead of time: ./privy test does it.");
+
+    internal static string Program { get; } = Path.Combine(Harness.Root, "artifacts", "library-aot", "Privy.Library.Tests");
+}
+
+/// <summary>A test that needs KVM and the command line; skipped, by name, where there is none.</summary>
+[AttributeUsage(AttributeTargets.Method)]
+public sealed class PrivyRunFactAttribute : FactAttribute
+{
+    public PrivyRunFactAttribute() => Skip = PrivyRun.Missing;
 }
 
 /// <summary>What only the privileged engine does, or cannot do.</summary>
+[System.Diagnostics.CodeAnalysis.SuppressMessage("Performance", "CA1822", Justification = "As for facts, an instance is made for each test.")]
 public sealed class PrivilegedEngineTests
 {
     private const int Page = SnapshotRegion.PageSize;
@@ -167,13 +218,9 @@ public sealed class PrivilegedEngineTests
     }
 }
 
-/// <summary>A test of the privileged engine; skipped, by name, where this is no privileged process.</summary>
+/// <summary>A test of the privileged engine. Not the test host runs it, which is no privileged process, but <see cref="SuiteRunner"/> on behalf of <see cref="PrivilegedTests"/>.</summary>
 [AttributeUsage(AttributeTargets.Method)]
-public sealed class PrivilegedFactAttribute : FactAttribute
+public sealed class PrivilegedFactAttribute : Attribute
 {
-    public PrivilegedFactAttribute()
-    {
-        SnapshotRegion.IsAvailable(SnapshotEngine.Privileged, out string? reason);
-        Skip = reason;
-    }
+    internal static string? Skip => SnapshotRegion.IsAvailable(SnapshotEngine.Privileged, out string? reason) ? null : reason;
 }

@@ -17,7 +17,7 @@ internal static class Program
         long number = restored.Number;
         // What it restores must be a state that was; it goes on from there.
         Check(region, number);
-        Console.WriteLine($"restored {number}");
+        Console.WriteLine($"restored {number}, {region.Engine} engine");
         while (true)
         {
             Step(region, number + 1);

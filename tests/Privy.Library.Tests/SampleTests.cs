@@ -115,13 +115,23 @@ public sealed class SampleTests : IDisposable
     }
 
     [RedisToolFact]
-    public void Kv_can_be_driven_by_redis_benchmark()
+    public void Kv_can_be_driven_by_redis_benchmark() => DriveKv(underPrivy: false);
+
+    [RedisToolFact(underPrivy: true)]
+    public void Kv_can_be_driven_by_redis_benchmark_under_Privy() => DriveKv(underPrivy: true);
+
+    private void DriveKv(bool underPrivy)
     {
-        using var server = new KvServer(_folder);
+        using var server = new KvServer(_folder, underPrivy);
         string port = server.Port.ToString(null, null);
         string output = Harness.Run("redis-benchmark", _folder, "-p", port, "-n", "4000", "-c", "5", "-P", "8", "-r", "500", "--csv", "-t", "set,get,incr");
         Assert.Equal(4, output.Split('\n').Count(line => line.StartsWith('"')));
         Assert.Equal("5", Harness.Run("redis-cli", _folder, "-p", port, "incrby", "fresh", "5").Trim());
+        Assert.StartsWith("Background saving", Harness.Run("redis-cli", _folder, "-p", port, "bgsave").Trim(), StringComparison.Ordinal);
+        Assert.True(SpinWait.SpinUntil(() => Harness.Run("redis-cli", _folder, "-p", port, "info").Contains("rdb_bgsave_in_progress:0", StringComparison.Ordinal), TimeSpan.FromMinutes(2)));
+        Assert.Equal("OK", Harness.Run("redis-cli", _folder, "-p", port, "save").Trim());
+        string engine = underPrivy || SnapshotRegion.IsAvailable(SnapshotEngine.Privileged, out _) ? "privileged" : "portable";
+        Assert.Contains(engine, Harness.Run("redis-cli", _folder, "-p", port, "info"), StringComparison.OrdinalIgnoreCase);
         server.Stop();
     }
 
@@ -130,14 +140,17 @@ public sealed class SampleTests : IDisposable
         private readonly Process _process;
         private readonly Connection _connection;
 
-        internal KvServer(string folder)
+        internal KvServer(string folder, bool underPrivy = false)
         {
             using (var probe = new TcpListener(System.Net.IPAddress.Loopback, 0))
             {
                 probe.Start();
                 Port = ((System.Net.IPEndPoint)probe.LocalEndpoint).Port;
             }
-            _process = Harness.StartAssembly("privy-kv.dll", "--port", Port.ToString(null, null), "--memory", "64m", "--dir", Path.Combine(folder, "kv"));
+            string[] arguments = ["--port", Port.ToString(null, null), "--memory", "64m", "--dir", Path.Combine(folder, "kv")];
+            _process = underPrivy
+                ? Harness.Start(PrivyRun.Cli!, folder, ["run", "--", Environment.ProcessPath!, Path.Combine(AppContext.BaseDirectory, "privy-kv.dll"), .. arguments])
+                : Harness.StartAssembly("privy-kv.dll", arguments);
             string? line;
             do
                 line = _process.StandardOutput.ReadLine();
@@ -220,7 +233,7 @@ public sealed class SampleTests : IDisposable
 [AttributeUsage(AttributeTargets.Method)]
 public sealed class RedisToolFactAttribute : FactAttribute
 {
-    public RedisToolFactAttribute() => Skip = Engine.Missing ?? (Has("redis-benchmark") && Has("redis-cli") ? null : "There is no redis-benchmark or redis-cli in PATH (apt-get install redis-tools).");
+    public RedisToolFactAttribute(bool underPrivy = false) => Skip = (underPrivy ? PrivyRun.Missing : Engine.Missing) ?? (Has("redis-benchmark") && Has("redis-cli") ? null : "There is no redis-benchmark or redis-cli in PATH (apt-get install redis-tools).");
 
     private static bool Has(string program) => (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':').Any(folder => File.Exists(Path.Combine(folder, program)));
 }

@@ -18,12 +18,14 @@ internal static class SuiteRunner
         {
             foreach (MethodInfo method in type.GetMethods().OrderBy(m => m.Name))
             {
-                if (method.GetCustomAttribute<FactAttribute>() is not { } fact)
+                var fact = method.GetCustomAttribute<FactAttribute>();
+                bool privileged = method.GetCustomAttribute<PrivilegedFactAttribute>() is not null;
+                if (fact is null && !privileged)
                     continue;
-                if (fact.Skip is not null)
+                if ((privileged ? PrivilegedFactAttribute.Skip : fact?.Skip) is { } reason)
                 {
                     skipped++;
-                    Console.WriteLine($"skipped {type.Name}.{method.Name}: {fact.Skip}");
+                    Console.WriteLine($"skipped {type.Name}.{method.Name}: {reason}");
                     continue;
                 }
                 IEnumerable<object?[]> rows = fact is TheoryAttribute

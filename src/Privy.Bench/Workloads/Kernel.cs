@@ -11,9 +11,9 @@ internal static unsafe partial class Kernel
     public const int O_RDWR = 2, O_DIRECT = 0x4000;
 
     private const int SYS_read = 0, SYS_write = 1, SYS_close = 3, SYS_poll = 7, SYS_lseek = 8, SYS_mmap = 9, SYS_mprotect = 10, SYS_pread64 = 17, SYS_pwrite64 = 18, SYS_madvise = 28;
-    private const int SYS_fork = 57, SYS_wait4 = 61, SYS_kill = 62, SYS_prctl = 157, SYS_gettid = 186, SYS_clock_nanosleep = 230, SYS_exit_group = 231;
+    private const int SYS_fork = 57, SYS_wait4 = 61, SYS_kill = 62, SYS_prctl = 157, SYS_gettid = 186, SYS_clock_gettime = 228, SYS_clock_nanosleep = 230, SYS_exit_group = 231;
     private const int SYS_epoll_wait = 232, SYS_epoll_ctl = 233, SYS_openat = 257, SYS_eventfd2 = 290, SYS_epoll_create1 = 291, SYS_pipe2 = 293;
-    private const int EAGAIN = 11, EINTR = 4, WNOHANG = 1, SIGKILL = 9, PR_SET_TIMERSLACK = 29, CLOCK_MONOTONIC = 1, TIMER_ABSTIME = 1;
+    private const int EAGAIN = 11, EINTR = 4, WNOHANG = 1, SIGKILL = 9, PR_SET_TIMERSLACK = 29, CLOCK_MONOTONIC = 1, TIMER_ABSTIME = 1, CLOCK_THREAD_CPUTIME_ID = 3;
 
     public static void* Map(long bytes, int kind) => (void*)Checked("mmap", Call(SYS_mmap, 0, (nint)bytes, PROT_READ | PROT_WRITE, kind, -1, 0));
 
@@ -30,6 +30,14 @@ internal static unsafe partial class Kernel
     {
         var id = CallQuick(SYS_fork, 0, 0, 0, 0, 0, 0);
         return id >= 0 || Marshal.GetLastSystemError() == EAGAIN ? (int)id : (int)Checked("fork", id);
+    }
+
+    /// <summary>Processor time that the calling thread has had, in nanoseconds.</summary>
+    public static long ThreadTime()
+    {
+        var time = stackalloc long[2];
+        Checked("clock_gettime", Call(SYS_clock_gettime, CLOCK_THREAD_CPUTIME_ID, (nint)time, 0, 0, 0, 0));
+        return (time[0] * 1_000_000_000) + time[1];
     }
 
     public static void Exit() => CallQuick(SYS_exit_group, 0, 0, 0, 0, 0, 0);

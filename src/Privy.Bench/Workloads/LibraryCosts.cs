@@ -7,7 +7,9 @@ namespace Privy.Bench.Workloads;
 internal static unsafe class LibraryCosts
 {
     private static volatile bool s_stop;
+    private static volatile bool s_asked;
     private static long s_writes;
+    private static long s_processorTime;
 
     public static void Run(WorkloadArguments arguments)
     {
@@ -65,16 +67,21 @@ internal static unsafe class LibraryCosts
         Thread.Sleep(300);
         for (var round = 0; round < 3; round++)
         {
-            var (alone, _) = Count(0);
-            var (beside, snapshots) = Count(10);
-            Workload.Result("kept", hot, beside / alone, snapshots, alone, beside);
+            var alone = Count(0);
+            var copies = region.Statistics.PagesCopied;
+            var beside = Count(10);
+            copies = region.Statistics.PagesCopied - copies;
+            // What of the writer's processor time its writes do not account for: other programs' turns are not in it.
+            var more = beside.ProcessorTime - (beside.Writes * alone.ProcessorTime / alone.Writes);
+            Workload.Result("kept", hot, beside.Rate / alone.Rate, beside.Snapshots, alone.Rate, beside.Rate, more / Math.Max(copies, 1));
         }
 
         Stop(writer);
 
-        (double Writes, double Snapshots) Count(long interval)
+        (double Writes, double ProcessorTime, double Rate, double Snapshots) Count(long interval)
         {
-            var (begin, before, taken) = (Stopwatch.GetTimestamp(), Volatile.Read(ref s_writes), 0);
+            var (begin, taken) = (Stopwatch.GetTimestamp(), 0);
+            var before = AskWriter();
             Snapshot? held = null;
             for (var due = interval; Stopwatch.GetElapsedTime(begin).TotalMilliseconds < milliseconds; due += interval)
             {
@@ -89,9 +96,9 @@ internal static unsafe class LibraryCosts
             }
 
             var seconds = Stopwatch.GetElapsedTime(begin).TotalSeconds;
-            var writes = (Volatile.Read(ref s_writes) - before) / seconds;
+            var after = AskWriter();
             held?.Dispose();
-            return (writes, taken / seconds);
+            return (after.Writes - before.Writes, after.ProcessorTime - before.ProcessorTime, (after.Writes - before.Writes) / seconds, taken / seconds);
         }
     }
 
@@ -111,7 +118,12 @@ internal static unsafe class LibraryCosts
                 var number = random.Next();
                 for (var i = 0; i < 32; i++) number += random.Next() >> 60;
                 *(ulong*)(memory + (long)Math.BigMul(number, (ulong)hot, out _) * stride + ((long)(number & 511) << 3)) = number;
-                if ((++writes & 15) == 0) Volatile.Write(ref s_writes, writes);
+                if ((++writes & 15) == 0 && s_asked)
+                {
+                    s_writes = writes;
+                    s_processorTime = Kernel.ThreadTime();
+                    s_asked = false;
+                }
             }
         });
         thread.Start();
@@ -122,7 +134,14 @@ internal static unsafe class LibraryCosts
     {
         s_stop = true;
         writer.Join();
-        Volatile.Write(ref s_writes, 0);
+    }
+
+    /// <summary>How far the writer is, and what processor time it has had.</summary>
+    private static (long Writes, long ProcessorTime) AskWriter()
+    {
+        s_asked = true;
+        while (s_asked) Thread.Sleep(1);
+        return (s_writes, s_processorTime);
     }
 
     private static void Scan(SnapshotRegion region, long bytes)

@@ -359,6 +359,8 @@ public sealed unsafe class Machine : IDisposable
         state->VcpuAreas = Layout.KernelBase + Layout.VcpuOffset;
         state->SlotBitmap = (ulong*)(Layout.KernelBase + SlotBitmapOffset);
         state->RegionGigabytes = (ulong*)(Layout.KernelBase + RegionBitmapOffset);
+        state->RegionWrites = (RegionWrite*)(MainSpace.KernelBuffer + MainSpace.KernelBufferBytes);
+        state->KeptTables = (KeptTable*)(state->RegionWrites + (2 * KernelState.RegionWriteCapacity));
         state->Spaces = (Space*)(Layout.KernelBase + SpacesOffset);
 
         var frames = Layout.KernelBase + Layout.TableOffset;

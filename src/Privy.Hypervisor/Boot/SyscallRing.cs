@@ -44,6 +44,12 @@ internal struct Fetched
 
     /// <summary>How many; 0: none.</summary>
     internal ulong Length;
+
+    /// <summary>How many of them the program has read; the stub adds to it.</summary>
+    internal ulong Taken;
+
+    /// <summary>Not 0: there may be more to receive. A read that gets less than it has room for says that there is not.</summary>
+    internal ulong More;
 }
 
 /// <summary>
@@ -125,10 +131,22 @@ internal unsafe struct SyscallRing
     /// <summary>The program's flags (r11).</summary>
     [FieldOffset(0xC0)] internal ulong Flags;
 
+    /// <summary>The descriptor whose next <c>epoll_wait</c> has an event for certain; -1: none.</summary>
+    [FieldOffset(0xC8)] internal int ReadyEpoll;
+
+    /// <summary>How often the stub may say so before the host looks at all descriptors again.</summary>
+    [FieldOffset(0xCC)] internal int ReadyBudget;
+
+    /// <summary>The <see cref="Fetched"/> whose bytes are the reason.</summary>
+    [FieldOffset(0xD0)] internal Fetched* ReadyFetched;
+
+    /// <summary>The event (struct epoll_event, packed).</summary>
+    [FieldOffset(0xD8)] internal fixed byte ReadyEvent[EventSize];
+
     /// <summary>A bit for each call number that may be posted.</summary>
     [FieldOffset(0x100)] internal fixed ulong Numbers[8];
 
-    /// <summary>A bit for each descriptor that the host has received for: a read takes those bytes, and the bit goes.</summary>
+    /// <summary>A bit for each descriptor that the host has received for: a read takes those bytes.</summary>
     [FieldOffset(0x380)] internal fixed uint FetchedDescriptors[SendDescriptorCount / 32];
 
     /// <summary>A bit for each descriptor whose writes are buffered while <see cref="SendsOpen"/>; written by the host.</summary>
@@ -149,15 +167,12 @@ internal unsafe struct SyscallRing
     /// <summary>Whether a descriptor's next read takes what was received ahead.</summary>
     internal bool IsFetched(int descriptor) => (Volatile.Read(ref FetchedDescriptors[descriptor / 32]) >> (descriptor % 32) & 1) != 0;
 
-    /// <summary>Takes back what a descriptor's next read would have taken.</summary>
+    /// <summary>A descriptor's next read takes nothing of what was received ahead.</summary>
     internal void ForgetFetched(int descriptor)
     {
-        if ((uint)descriptor >= SendDescriptorCount)
-            return;
-        // Only what has a length counts as read once the bit is gone.
-        if (IsFetched(descriptor))
-            FetchedOf(descriptor)->Length = 0;
-        Interlocked.And(ref FetchedDescriptors[descriptor / 32], ~(1U << (descriptor % 32)));
+        if ((uint)descriptor < SendDescriptorCount)
+            Interlocked.And(ref FetchedDescriptors[descriptor / 32], ~(1U << (descriptor % 32)));
+        ReadyEpoll = -1;
     }
 
     /// <summary>Descriptors that have a bit in <see cref="SendDescriptors"/>.</summary>
@@ -169,8 +184,8 @@ internal unsafe struct SyscallRing
     /// <summary>Longest write that is buffered.</summary>
     internal const int LongestBufferedWrite = 16 * 1024;
 
-    /// <summary>Most bytes that are received ahead for a descriptor.</summary>
-    internal const int LongestFetch = 16 * 1024;
+    /// <summary>Bytes of a struct epoll_event.</summary>
+    internal const int EventSize = 12;
 
     /// <summary>Numbers that have a bit in <see cref="Numbers"/>.</summary>
     internal const int NumberCount = 512;

@@ -25,7 +25,7 @@ internal enum StubPosition
     /// <summary>A write is in the buffer: rdx is its result, the rest as in <see cref="Buffering"/>.</summary>
     Buffered,
 
-    /// <summary>A read has taken what was received ahead: the ring holds the result, rip, flags, and the program's rdi and rsi.</summary>
+    /// <summary>A read has taken what was received ahead, or a wait has its event: the ring holds the result, rip, flags, and the program's rdi and rsi.</summary>
     Fetched,
 
     /// <summary>The call will leave the guest; the ring holds number, rip and flags.</summary>
@@ -51,12 +51,15 @@ internal enum StubPosition
 /// </remarks>
 internal sealed class SyscallStub
 {
-    private const int Write = 1, Getpid = 39, Gettid = 186, SchedYield = 24;
+    private const int Write = 1, Getpid = 39, Gettid = 186, SchedYield = 24, EpollWait = 232;
     private const int YieldsPerExit = 16;
     private const int TrapFlag = 0x100;
 
     /// <summary>The kernel's half is one aligned range of this many bits.</summary>
     private const int KernelHalfShift = 43;
+
+    /// <summary>The logarithm of the length of a <see cref="Fetched"/>.</summary>
+    private const byte FetchedShift = 5;
 
     private readonly ulong[] _at;
 
@@ -79,6 +82,8 @@ internal sealed class SyscallStub
         Full,
         Read,
         Fetching,
+        Events,
+        Reporting,
         Fetched,
         Yield,
         Zero,
@@ -122,6 +127,10 @@ internal sealed class SyscallStub
             return rip >= this[Place.Committed] && rip < this[Place.Full] ? StubPosition.Buffered : StubPosition.Buffering;
         if (rip <= this[Place.Fetching])
             return StubPosition.Begun;
+        if (rip < this[Place.Events])
+            return StubPosition.Buffering;
+        if (rip <= this[Place.Reporting])
+            return StubPosition.Begun;
         if (rip < this[Place.Yield])
             return rip >= this[Place.Fetched] ? StubPosition.Fetched : StubPosition.Buffering;
         // rax is the call's number until the instruction at one of these has been executed.
@@ -162,6 +171,8 @@ internal sealed class SyscallStub
         asm.je(At(Place.Write));
         asm.test(eax, eax);
         asm.je(At(Place.Read));
+        asm.cmp(eax, EpollWait);
+        asm.je(At(Place.Events));
         var ring = asm.CreateLabel("syscall_ring");
         asm.Label(ref ring);
         Compare(nameof(SyscallRing.Mode), SyscallMode.Ring);
@@ -302,37 +313,95 @@ internal sealed class SyscallStub
         Store(nameof(SyscallRing.A0), Register.RDI);
         Store(nameof(SyscallRing.A1), Register.RSI);
         asm.Label(ref At(Place.Fetching));
-        asm.mov(rcx, Layout.KernelBase + Layout.ReadAheadOffset);
-        asm.mov(r11d, edi);
-        asm.shl(r11d, 4);
-        asm.add(rcx, r11);
-        asm.mov(r11, __qword_ptr[rcx + 8]);
-        // Less than there is, or an address of the kernel's half: the host's work. So is more than was asked for ahead, where that was there: a read that
-        // gets less than it has room for says that there is no more.
+        void LoadFetched(AssemblerRegister64 descriptor)
+        {
+            asm.mov(rcx, Layout.KernelBase + Layout.ReadAheadOffset);
+            asm.shl(descriptor, FetchedShift);
+            asm.add(rcx, descriptor);
+        }
+
+        // What is left of it, with a jump to Full where that is nothing.
+        void LoadLeft()
+        {
+            asm.mov(r11, __qword_ptr[rcx + FetchedField(nameof(Fetched.Length))]);
+            asm.sub(r11, __qword_ptr[rcx + FetchedField(nameof(Fetched.Taken))]);
+            asm.je(At(Place.Full));
+        }
+
+        // An address of the kernel's half is the host's work. To is the copy's target from then on.
+        void CopyTo(AssemblerRegister64 to)
+        {
+            asm.mov(r11, to);
+            asm.shr(r11, KernelHalfShift);
+            asm.cmp(r11d, (int)(Layout.KernelBase >> KernelHalfShift));
+            asm.je(At(Place.Full));
+            asm.mov(rdi, to);
+        }
+
+        var part = asm.CreateLabel("syscall_part");
         var fits = asm.CreateLabel("syscall_fits");
+        asm.mov(r11d, edi);
+        LoadFetched(r11);
+        LoadLeft();
         asm.cmp(rdx, r11);
-        asm.jb(At(Place.Full));
+        asm.jb(part);
         asm.je(fits);
-        asm.cmp(r11, SyscallRing.LongestFetch);
-        asm.jae(At(Place.Full));
+        asm.cmp(__qword_ptr[rcx + FetchedField(nameof(Fetched.More))], 0);
+        asm.jne(At(Place.Full));
+        asm.jmp(fits);
+        asm.Label(ref part);
+        asm.mov(r11, rdx);
         asm.Label(ref fits);
         Store(nameof(SyscallRing.Result), Register.R11);
-        asm.mov(r11, rsi);
-        asm.shr(r11, KernelHalfShift);
-        asm.cmp(r11d, (int)(Layout.KernelBase >> KernelHalfShift));
-        asm.je(At(Place.Full));
-        asm.mov(rdi, rsi);
-        asm.mov(rsi, __qword_ptr[rcx]);
+        CopyTo(rsi);
+        asm.mov(rsi, __qword_ptr[rcx + FetchedField(nameof(Fetched.Address))]);
+        asm.add(rsi, __qword_ptr[rcx + FetchedField(nameof(Fetched.Taken))]);
         Load(Register.RCX, nameof(SyscallRing.Result));
         asm.mov(r11d, isRead);
         asm.cld();
         asm.jmp(At(Place.Copy));
+
+        // A wait for events while bytes that were received ahead are left: they are the event. All descriptors are looked at by the host, when it is asked again.
+        const int isEvent = 3 * SyscallRing.SendHeader;
+        asm.Label(ref At(Place.Events));
+        asm.AddInstruction(Instruction.Create(Code.Cmp_rm32_r32, Field(nameof(SyscallRing.ReadyEpoll)), Register.EDI));
+        asm.jne(ring);
+        Compare(nameof(SyscallRing.ReadyBudget), 0);
+        asm.jle(ring);
+        asm.test(edx, edx);
+        asm.jle(ring);
+        Store(nameof(SyscallRing.Rip), Register.RCX);
+        Store(nameof(SyscallRing.Flags), Register.R11);
+        Store(nameof(SyscallRing.A0), Register.RDI);
+        Store(nameof(SyscallRing.A1), Register.RSI);
+        asm.Label(ref At(Place.Reporting));
+        asm.AddInstruction(Instruction.Create(Code.Dec_rm32, Field(nameof(SyscallRing.ReadyBudget))));
+        Load(Register.RCX, nameof(SyscallRing.ReadyFetched));
+        LoadLeft();
+        CopyTo(rsi);
+        asm.AddInstruction(Instruction.Create(Code.Mov_rm64_imm32, Field(nameof(SyscallRing.Result)), 1));
+        asm.AddInstruction(Instruction.Create(Code.Lea_r64_m, Register.RSI, Field(nameof(SyscallRing.ReadyEvent))));
+        asm.mov(ecx, SyscallRing.EventSize);
+        asm.mov(r11d, isEvent);
+        asm.cld();
+        asm.jmp(At(Place.Copy));
+
+        var answered = asm.CreateLabel("syscall_answered");
         asm.Label(ref taken);
+        asm.cmp(r11d, isEvent);
+        asm.je(answered);
         LoadHalf(Register.EDI, nameof(SyscallRing.A0));
-        var take = Instruction.Create(Code.Btr_rm32_r32, Field(nameof(SyscallRing.FetchedDescriptors)), Register.EDI);
-        take.HasLockPrefix = true;
-        asm.AddInstruction(take);
+        LoadFetched(rdi);
+        Load(Register.R11, nameof(SyscallRing.Result));
+        asm.add(__qword_ptr[rcx + FetchedField(nameof(Fetched.Taken))], r11);
         asm.Label(ref At(Place.Fetched));
+        asm.mov(r11, __qword_ptr[rcx + FetchedField(nameof(Fetched.Length))]);
+        asm.sub(r11, __qword_ptr[rcx + FetchedField(nameof(Fetched.Taken))]);
+        asm.jne(answered);
+        asm.AddInstruction(Instruction.Create(Code.Cmp_r64_rm64, Register.RCX, Field(nameof(SyscallRing.ReadyFetched))));
+        asm.jne(answered);
+        StoreHalf(nameof(SyscallRing.ReadyBudget), 0);
+        asm.Label(ref answered);
         Load(Register.RAX, nameof(SyscallRing.Result));
         Load(Register.RDI, nameof(SyscallRing.A0));
         Load(Register.RSI, nameof(SyscallRing.A1));
@@ -366,6 +435,7 @@ internal sealed class SyscallStub
         asm.jmp(rcx);
         asm.Label(ref At(Place.End));
         asm.ud2();
+        static int FetchedField(string name) => (int)Marshal.OffsetOf<Fetched>(name);
         return result => new SyscallStub(Array.ConvertAll(labels, l => result.GetLabelRIP(l)));
     }
 }

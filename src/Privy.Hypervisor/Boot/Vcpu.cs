@@ -101,7 +101,7 @@ internal sealed unsafe class Vcpu
         Area->FlushPending = 0;
         Area->ExitRequest = 0;
         Area->InGuest = 0;
-        *Ring = new SyscallRing { BufferedDescriptor = -1 };
+        *Ring = new SyscallRing { BufferedDescriptor = -1, ReadyEpoll = -1 };
         var root = _machine.State->Spaces[space].Root;
         SetUserSystemRegisters(space, fsBase, gsBase);
         Area->LoadedRoot = root;

@@ -12,10 +12,10 @@ public static unsafe class HostProcess
     /// <param name="path">File to run.</param>
     /// <param name="arguments">Its arguments, from argv[0].</param>
     /// <param name="environment">Its environment.</param>
-    /// <param name="mask">Signal mask it starts with.</param>
+    /// <param name="mask">Signal mask it starts with; null: the calling thread's.</param>
     /// <param name="ignored">Signals it starts with as ignored; all others have their default action.</param>
     /// <returns>Only on failure: the negative error number; dispositions and mask are as before.</returns>
-    public static long Exec(ReadOnlySpan<byte> path, IReadOnlyList<byte[]> arguments, IReadOnlyList<byte[]> environment, SignalSet mask, SignalSet ignored)
+    public static long Exec(ReadOnlySpan<byte> path, IReadOnlyList<byte[]> arguments, IReadOnlyList<byte[]> environment, SignalSet? mask, SignalSet ignored)
     {
         ArgumentNullException.ThrowIfNull(arguments);
         ArgumentNullException.ThrowIfNull(environment);
@@ -38,8 +38,8 @@ public static unsafe class HostProcess
             changed[signal] = true;
             KernelSigaction.Set(signal, want ? new KernelSigaction { Handler = KernelSigaction.Ignore } : default);
         }
-        ulong set = mask.Bits, oldMask;
-        HostSyscall.RawQuick(HostCallNumber.RtSigprocmask, 2, (ulong)&set, (ulong)&oldMask, 8);
+        ulong set = mask.GetValueOrDefault().Bits, oldMask;
+        HostSyscall.RawQuick(HostCallNumber.RtSigprocmask, 2, mask is null ? 0 : (ulong)&set, (ulong)&oldMask, 8);
         long result = HostSyscall.Raw(HostCallNumber.Execve, (ulong)name.Array[0], (ulong)argv.Array, (ulong)envp.Array);
         HostSyscall.RawQuick(HostCallNumber.RtSigprocmask, 2, (ulong)&oldMask, 0, 8);
         for (int signal = 1; signal <= Signal.Count; signal++)

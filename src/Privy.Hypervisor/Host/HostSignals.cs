@@ -22,7 +22,7 @@ public enum HostDisposition
 /// Signals that the world sends to the host process and that are meant for the program. The handler is machine code: it copies the siginfo into a
 /// ring and writes to an eventfd; a managed thread takes it from there. Managed code never runs in a signal context.
 /// </summary>
-public static unsafe class HostSignals
+public static unsafe partial class HostSignals
 {
     // The ring, in memory that lives as long as the process. Bounded, many producers (handlers on any thread), one consumer; each slot
     // carries the position it is ready for, so that a slot is read only when its siginfo is complete.
@@ -32,8 +32,11 @@ public static unsafe class HostSignals
     // Before the slots: what the host itself does with the signals of faults, by number (0 to 11).
     private const int OwnHandlersOffset = 32;
 
-    // siginfo_t: si_code, si_pid of a signal that a process has sent.
-    private const int SiCode = 8, SiProcess = 16;
+    // The thread that takes signals along through execve (0: none), how many handlers have begun and not ended, and the disposition of the spare kick.
+    private const int RedirectOffset = 176, InsideOffset = 180, SpareDispositionOffset = 184;
+
+    // siginfo_t: si_errno, si_code, si_pid of a signal that a process has sent.
+    private const int SiErrno = 4, SiCode = 8, SiProcess = 16;
 
     private static readonly int[] Terminal =
         [Signal.SIGHUP, Signal.SIGINT, Signal.SIGQUIT, Signal.SIGTERM, Signal.SIGCHLD, Signal.SIGCONT, Signal.SIGTSTP, Signal.SIGTTIN, Signal.SIGTTOU, Signal.SIGWINCH];
@@ -42,7 +45,8 @@ public static unsafe class HostSignals
 
     private static readonly Lock Gate = new();
     private static byte* s_ring;
-    private static ulong s_handler, s_faultHandler, s_restorer;
+    private static ulong s_handler, s_faultHandler, s_spareHandler, s_restorer;
+    private static Action<int, SignalInfo>? s_dispatch;
     private static ulong s_tail, s_dispatched, s_forwarded;
     private static bool s_initialized;
 
@@ -60,7 +64,11 @@ public static unsafe class HostSignals
     /// thread. SIGPIPE stays ignored in the host for good: writes of the hypervisor must not kill it, and the program's own SIGPIPE is made from EPIPE.
     /// Whether SIGPIPE was ignored before cannot be known (the runtime ignores it itself); default is assumed.
     /// </summary>
-    public static void Initialize()
+    /// <param name="inherited">
+    /// What a program has left that did execve in the main process (<see cref="BeginExec"/>): everything is blocked still, so that nothing that came meanwhile
+    /// was lost or befell the hypervisor. What the program does not block takes effect here.
+    /// </param>
+    public static void Initialize((SignalSet Blocked, SignalSet Ignored)? inherited = null)
     {
         lock (Gate)
         {
@@ -81,17 +89,33 @@ public static unsafe class HostSignals
             foreach (int signal in Terminal)
                 if (!ignored.Contains(signal))
                     KernelSigaction.Set(signal, default);
+
+            if (inherited is not { } left)
+                return;
+            (InheritedMask, InheritedIgnored) = left;
+            DropKicks();
+            mask = (left.Blocked & ~Own).Bits;
+            HostSyscall.RawQuick(HostCallNumber.RtSigprocmask, 2, (ulong)&mask, 0, 8);
         }
     }
 
     /// <summary>Starts the dispatcher. Signals then arrive one after the other on its thread.</summary>
     public static void Start(Action<int, SignalInfo> dispatch)
     {
+        Prepare(dispatch);
+        Open();
+    }
+
+    /// <summary>Makes <see cref="SetDisposition"/> possible. What is forwarded waits until <see cref="Open"/>.</summary>
+    internal static void Prepare(Action<int, SignalInfo> dispatch)
+    {
         ArgumentNullException.ThrowIfNull(dispatch);
+        SafeSyscall.Install();
         lock (Gate)
         {
             if (s_ring != null)
                 throw new InvalidOperationException("The dispatcher of host signals runs already.");
+            s_dispatch = dispatch;
             byte* ring = HostLibc.AllocatePages(SlotsOffset + (Slots << SlotShift));
             for (int slot = 0; slot < Slots; slot++)
                 *(ulong*)(ring + SlotsOffset + (slot << SlotShift)) = (ulong)slot;
@@ -106,14 +130,35 @@ public static unsafe class HostSignals
                 }
             s_ring = ring;
             AssembleHandler();
+            // Not by SetDisposition: the hypervisor needs the signal whatever the program does with it.
+            KernelSigaction.Set(SafeSyscall.SpareKickSignal, new KernelSigaction
+            {
+                Handler = s_spareHandler,
+                Flags = KernelSigaction.SaSiginfo | KernelSigaction.SaOnstack | KernelSigaction.SaRestorer,
+                Restorer = s_restorer,
+                Mask = ulong.MaxValue,
+            });
         }
-        new Thread(() => Dispatch(dispatch)) { IsBackground = true, Name = "privy-signals" }.Start();
     }
+
+    /// <summary>
+    /// Starts the dispatcher's thread, which blocks nothing. To be called when all dispositions are set and <see cref="TakePending"/> has been called: a signal that
+    /// the program was started with as blocked must not meet its default action, nor be overtaken.
+    /// </summary>
+    internal static void Open() => new Thread(() => Dispatch(s_dispatch!)) { IsBackground = true, Name = "privy-signals" }.Start();
 
     /// <summary>True for a signal whose host disposition may be changed: not those with which the runtime, libc and the hypervisor work themselves.</summary>
     public static bool IsConfigurable(int signal) => signal is >= 1 and <= Signal.Count
         && signal is not (Signal.SIGKILL or Signal.SIGSTOP or Signal.SIGPIPE)
         && signal is not (32 or 33 or 34 or SafeSyscall.KickSignal);
+
+    /// <summary>The number of a disposition, as the handler of the spare kick finds it.</summary>
+    private static void SetSpareDisposition(HostDisposition disposition)
+    {
+        if (s_ring == null)
+            throw new InvalidOperationException("HostSignals.Start comes first.");
+        Volatile.Write(ref *(int*)(s_ring + SpareDispositionOffset), (int)disposition);
+    }
 
     /// <summary>
     /// True for a signal that the host process can also get for what it does itself: a fault of the runtime's code or of the hypervisor's, an <c>abort</c>. That
@@ -132,6 +177,11 @@ public static unsafe class HostSignals
             disposition = HostDisposition.Forward; // The host's own must not be ignored; the program ignores what reaches it.
         ulong bit = 1UL << (signal - 1);
         _ = disposition == HostDisposition.Forward ? Interlocked.Or(ref s_forwarded, bit) : Interlocked.And(ref s_forwarded, ~bit);
+        if (signal == SafeSyscall.SpareKickSignal)
+        {
+            SetSpareDisposition(disposition);
+            return true;
+        }
         switch (disposition)
         {
             case HostDisposition.Default:
@@ -220,6 +270,33 @@ public static unsafe class HostSignals
         var c = new Assembler(64);
         Label handler = c.CreateLabel(), retry = c.CreateLabel(), full = c.CreateLabel(), wake = c.CreateLabel(), restorer = c.CreateLabel();
         Label faultHandler = c.CreateLabel(), own = c.CreateLabel(), byDefault = c.CreateLabel();
+        Label spareHandler = c.CreateLabel(), notByThread = c.CreateLabel(), foreign = c.CreateLabel(), kick = c.CreateLabel(), redirect = c.CreateLabel(), leave = c.CreateLabel();
+
+        // The spare kick: from a thread of this process, or without details because the queue is full (then the kernel says SI_USER, process 0). All else is the
+        // program's.
+        c.Label(ref spareHandler);
+        c.mov(eax, __dword_ptr[rsi + SiCode]);
+        c.cmp(eax, SignalInfo.SI_TKILL);
+        c.jne(notByThread);
+        c.cmp(__dword_ptr[rsi + SiProcess], Environment.ProcessId);
+        c.je(kick);
+        c.jmp(foreign);
+        c.Label(ref notByThread);
+        c.test(eax, eax);
+        c.jne(foreign);
+        c.cmp(__dword_ptr[rsi + SiProcess], 0);
+        c.jne(foreign);
+        c.Label(ref kick);
+        c.mov(rax, (ulong)SafeSyscall.Handler);
+        c.jmp(rax);
+        c.Label(ref foreign);
+        c.mov(r8, (ulong)s_ring);
+        c.mov(eax, __dword_ptr[r8 + SpareDispositionOffset]);
+        c.cmp(eax, (int)HostDisposition.Forward);
+        c.je(handler);
+        c.cmp(eax, (int)HostDisposition.Default);
+        c.je(byDefault);
+        c.ret();
 
         // The same for the signals of faults. What another process has sent is the program's; the rest goes to the handler that was there before, with all
         // its arguments.
@@ -258,6 +335,11 @@ public static unsafe class HostSignals
         c.Label(ref handler);
         c.mov(edx, edi);
         c.mov(r8, (ulong)s_ring);
+        // The count first: whoever has set the thread to redirect to waits for those who may not have seen it.
+        c.@lock.inc(__dword_ptr[r8 + InsideOffset]);
+        c.mov(eax, __dword_ptr[r8 + RedirectOffset]);
+        c.test(eax, eax);
+        c.jne(redirect);
         c.Label(ref retry);
         c.mov(rax, __qword_ptr[r8 + HeadOffset]);
         c.mov(ecx, eax);
@@ -285,13 +367,28 @@ public static unsafe class HostSignals
         c.lea(rsi, __[r8 + OneOffset]);
         c.mov(edx, 8);
         c.syscall(); // Raw: errno of the interrupted code stays as it is.
+        c.Label(ref leave);
+        c.@lock.dec(__dword_ptr[r8 + InsideOffset]);
         c.ret();
+        // The process is about to be replaced: the signal waits for that on the thread that does it.
+        c.Label(ref redirect);
+        c.movzx(ecx, __word_ptr[rsi + SiCode]);
+        c.or(ecx, InTransit << 16);
+        c.mov(__dword_ptr[rsi + SiErrno], ecx);
+        c.mov(__dword_ptr[rsi + SiCode], SignalInfo.SI_QUEUE);
+        c.mov(r10, rsi);
+        c.mov(esi, eax);
+        c.mov(edi, Environment.ProcessId);
+        c.mov(eax, (int)HostCallNumber.RtTgsigqueueinfo);
+        c.syscall();
+        c.jmp(leave);
         c.Label(ref restorer);
         c.mov(eax, (int)HostCallNumber.RtSigreturn);
         c.syscall();
         AssemblerResult result = HostCode.Assemble(c);
         s_handler = result.GetLabelRIP(handler);
         s_faultHandler = result.GetLabelRIP(faultHandler);
+        s_spareHandler = result.GetLabelRIP(spareHandler);
         s_restorer = result.GetLabelRIP(restorer);
     }
 

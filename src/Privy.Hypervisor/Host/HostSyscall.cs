@@ -8,7 +8,7 @@ internal static class HostCallNumber
 {
     internal const long Read = 0, Write = 1, Close = 3, RtSigaction = 13, RtSigprocmask = 14, RtSigreturn = 15, Getpid = 39, Clone = 56, Clone3 = 435, Execve = 59, Exit = 60,
         Kill = 62, Fcntl = 72, Setpgid = 109, Setsid = 112, Getpgid = 121, Sigaltstack = 131, Prctl = 157, Gettid = 186, Tkill = 200, TimerCreate = 222,
-        TimerSettime = 223, TimerDelete = 226, Tgkill = 234, RtSigqueueinfo = 129, RtTgsigqueueinfo = 297, Eventfd2 = 290;
+        TimerSettime = 223, TimerDelete = 226, Tgkill = 234, RtSigtimedwait = 128, RtSigqueueinfo = 129, RtTgsigqueueinfo = 297, Eventfd2 = 290;
 }
 
 /// <summary>Raw system calls: no errno, no libc wrapper, result as from the kernel.</summary>

@@ -35,8 +35,8 @@ public sealed unsafe class HostThread : IDisposable
         *_block = new HostThreadBlock { ThreadId = ThreadId, RepeatNanoseconds = RepeatAfter };
 
         // The process may have been started with everything blocked.
-        ulong kick = 1UL << (SafeSyscall.KickSignal - 1);
-        HostSyscall.RawQuick(HostCallNumber.RtSigprocmask, 1, (ulong)&kick, 0, 8);
+        ulong kicks = SafeSyscall.Kicks.Bits;
+        HostSyscall.RawQuick(HostCallNumber.RtSigprocmask, 1, (ulong)&kicks, 0, 8);
 
         _block->RepeatTimer = CreateTimer();
     }
@@ -115,14 +115,35 @@ public sealed unsafe class HostThread : IDisposable
         *(int*)(info + 16) = _processId;
         *(HostThreadBlock**)(info + 24) = _block;
         long result = HostSyscall.RawQuick(HostCallNumber.RtTgsigqueueinfo, (ulong)_processId, (ulong)ThreadId, SafeSyscall.KickSignal, (ulong)info);
-        // EAGAIN: no room in the queue of real-time signals (RLIMIT_SIGPENDING is per user). tgkill is delivered nevertheless, only without the block.
-        if (result == -Errno.EAGAIN)
-            Kick(ThreadId);
+        // EAGAIN: no room in the queue of real-time signals. The spare kick carries no block: if it meets another handler, nobody knows, so it is repeated from here.
+        if (result != -Errno.EAGAIN)
+            return;
+        Send(ThreadId, SafeSyscall.SpareKickSignal);
+        InterruptRepeater.Add(this);
     }
 
     /// <summary>Sends the kick signal to a thread of this process. No error if it is gone.</summary>
-    public static void Kick(int threadId) =>
-        HostSyscall.RawQuick(HostCallNumber.Tgkill, (ulong)Environment.ProcessId, (ulong)threadId, SafeSyscall.KickSignal);
+    public static void Kick(int threadId)
+    {
+        if (Send(threadId, SafeSyscall.KickSignal) == -Errno.EAGAIN)
+            Send(threadId, SafeSyscall.SpareKickSignal);
+    }
+
+    /// <summary>Kicks the thread once more if it is in a call that an interrupt should have ended. False: it has seen the interrupt, or is gone.</summary>
+    internal bool RepeatInterrupt()
+    {
+        lock (_gate)
+        {
+            if (_disposed || !InterruptPending)
+                return false;
+            if (Volatile.Read(ref _block->InCall) != 0)
+                Send(ThreadId, SafeSyscall.SpareKickSignal);
+            return true;
+        }
+    }
+
+    private static long Send(int threadId, int signal) =>
+        HostSyscall.RawQuick(HostCallNumber.Tgkill, (ulong)Environment.ProcessId, (ulong)threadId, (ulong)signal);
 
     /// <summary>On the thread itself; later interrupts do nothing.</summary>
     public void Dispose()

@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Iced.Intel;
+using Privy.Hypervisor.Signals;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace Privy.Hypervisor.Host;
@@ -35,6 +36,15 @@ public static unsafe class SafeSyscall
     /// The kick: SIGRTMIN+6 in glibc's counting. The runtime uses 34 (SIGRTMIN) to suspend threads; 32 and 33 are libc's own.
     /// </summary>
     public const int KickSignal = 40;
+
+    /// <summary>
+    /// The kick where there is no room for a real-time signal: each waits in a queue that all processes of the user share (RLIMIT_SIGPENDING), while a standard
+    /// signal is a bit that is never refused. Linux raises this one for nothing on x86; <see cref="HostSignals"/> tells kicks from what another process sends.
+    /// </summary>
+    public const int SpareKickSignal = Signal.SIGSTKFLT;
+
+    /// <summary>Both.</summary>
+    internal static SignalSet Kicks => SignalSet.Of(KickSignal, SpareKickSignal);
 
     // Offsets: siginfo_t si_code and si_value (the same place for SI_QUEUE and SI_TIMER); ucontext_t uc_mcontext.gregs[REG_RIP].
     private const int SiCode = 8, SiValue = 24, UcRip = 168;
@@ -129,13 +139,14 @@ public static unsafe class SafeSyscall
         Handler = (delegate* unmanaged<int, byte*, byte*, void>)result.GetLabelRIP(handler);
         (Check, Call, Abort) = (result.GetLabelRIP(check), result.GetLabelRIP(call), result.GetLabelRIP(abort));
         // No SA_RESTART: a kick must end a blocking call.
-        KernelSigaction.Set(KickSignal, new KernelSigaction
-        {
-            Handler = (ulong)Handler,
-            Flags = KernelSigaction.SaSiginfo | KernelSigaction.SaOnstack | KernelSigaction.SaRestorer,
-            Restorer = result.GetLabelRIP(restorer),
-            Mask = ulong.MaxValue,
-        });
+        foreach (int signal in (ReadOnlySpan<int>)[KickSignal, SpareKickSignal])
+            KernelSigaction.Set(signal, new KernelSigaction
+            {
+                Handler = (ulong)Handler,
+                Flags = KernelSigaction.SaSiginfo | KernelSigaction.SaOnstack | KernelSigaction.SaRestorer,
+                Restorer = result.GetLabelRIP(restorer),
+                Mask = ulong.MaxValue,
+            });
     }
 
     /// <summary>Installs the kick handler, if that has not happened yet.</summary>

@@ -60,9 +60,7 @@ internal sealed unsafe class StandIn
     internal void Follow()
     {
         const long pidfdOpen = 434;
-        var descriptor = (int)HostSyscall.Raw(pidfdOpen, (ulong)ProcessId);
-        if (descriptor >= 0)
-            EndDescriptor = Kvm.OwnDescriptors.Adopt(descriptor);
+        EndDescriptor = Kvm.OwnDescriptors.Make(() => (int)HostSyscall.Raw(pidfdOpen, (ulong)ProcessId));
     }
 
     /// <summary>Closes <see cref="EndDescriptor"/>.</summary>

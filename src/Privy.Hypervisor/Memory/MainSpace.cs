@@ -690,7 +690,9 @@ internal sealed unsafe class MainSpace : AddressSpace
         for (var page = start & ~(Layout.PageSize - 1); page < end; page += Layout.PageSize)
         {
             _ = Translate.Lookup(Machine.State, Space, page, out var entry, out _);
-            if ((entry & (Entry.Present | Entry.Writable)) != (Entry.Present | Entry.Writable))
+            // Clear where the page was copied ahead of a write: the kernel must be told of this one.
+            const ulong written = Entry.Present | Entry.Writable | Entry.Dirty;
+            if ((entry & written) != written)
                 return false;
         }
 

@@ -13,9 +13,15 @@ internal sealed unsafe class ReadAhead
 {
     private const ulong Peek = 0x2, Discard = 0x20, DontWait = 0x40; // MSG_*
     private const uint In = 0x1, Other = 0x2 | 0x8 | 0x10 | 0x2000; // EPOLL*: not with PRI, ERR, HUP, RDHUP
-    private const int EventSize = 12, DataOffset = 4;
+    private const uint Once = 1U << 31 | 1U << 30; // EPOLLET, EPOLLONESHOT
+    private const int DataOffset = 4;
 
-    private const ulong Most = SyscallRing.LongestFetch;
+    // What one read takes of many connections, and several of a few: they need not wait for events in between.
+    private const ulong Most = 16 * 1024, MostOfFew = 64 * 1024;
+    private const int Few = 4;
+
+    // How many waits for events are answered before all descriptors are looked at again.
+    private const int Waits = 8;
 
     private const int MostKnown = 1 << 16;
     private static readonly ulong s_first = Layout.KernelBase + Layout.ReadAheadOffset + (SyscallRing.SendDescriptorCount * (ulong)sizeof(Fetched));
@@ -23,7 +29,7 @@ internal sealed unsafe class ReadAhead
 
     private readonly SyscallRing* _ring;
     private readonly Lock _lock = new();
-    private readonly Dictionary<(int Epoll, ulong Data), int> _descriptors = [];
+    private readonly Dictionary<(int Epoll, ulong Data), (int Descriptor, bool Repeats)> _descriptors = [];
     private readonly List<int> _fetched = [];
 
     internal ReadAhead(SyscallRing* ring) => _ring = ring;
@@ -47,7 +53,7 @@ internal sealed unsafe class ReadAhead
         {
             if (_descriptors.Count >= MostKnown)
                 _descriptors.Clear();
-            _descriptors[(epoll, *(ulong*)(@event + DataOffset))] = descriptor;
+            _descriptors[(epoll, *(ulong*)(@event + DataOffset))] = (descriptor, (*(uint*)@event & (In | Once)) == In);
         }
     }
 
@@ -55,26 +61,40 @@ internal sealed unsafe class ReadAhead
     internal void Fetch(int epoll, ulong events, long count, Func<ulong, bool> isEligible)
     {
         var next = s_first;
-        for (var i = 0L; i < count && s_end - next >= Most; i++)
+        var most = count <= Few ? MostOfFew : Most;
+        for (var i = 0L; i < count && s_end - next >= most; i++)
         {
-            var at = (byte*)events + (i * EventSize);
+            var at = (byte*)events + (i * SyscallRing.EventSize);
             if ((*(uint*)at & (In | Other)) != In)
                 continue;
+            var data = *(ulong*)(at + DataOffset);
             int descriptor;
+            bool repeats;
             lock (_lock)
             {
-                if (!_descriptors.TryGetValue((epoll, *(ulong*)(at + DataOffset)), out descriptor))
+                if (!_descriptors.TryGetValue((epoll, data), out var known))
                     continue;
+                (descriptor, repeats) = known;
             }
 
             if (!isEligible((ulong)descriptor) || Holds((ulong)descriptor))
                 continue;
-            var got = HostSyscall.RawQuick(SyscallNumber.recvfrom, (ulong)descriptor, next, Most, Peek | DontWait);
+            var got = HostSyscall.RawQuick(SyscallNumber.recvfrom, (ulong)descriptor, next, most, Peek | DontWait);
             if (got <= 0)
                 continue;
-            *SyscallRing.FetchedOf(descriptor) = new Fetched { Address = next, Length = (ulong)got };
+            var fetched = SyscallRing.FetchedOf(descriptor);
+            *fetched = new Fetched { Address = next, Length = (ulong)got, More = (ulong)got == most ? 1UL : 0 };
             _fetched.Add(descriptor);
             Interlocked.Or(ref _ring->FetchedDescriptors[descriptor / 32], 1U << (descriptor % 32));
+            if (repeats && (_ring->ReadyEpoll < 0 || fetched->Length > _ring->ReadyFetched->Length))
+            {
+                _ring->ReadyEpoll = epoll;
+                _ring->ReadyBudget = Waits;
+                _ring->ReadyFetched = fetched;
+                *(uint*)_ring->ReadyEvent = In;
+                *(ulong*)(_ring->ReadyEvent + DataOffset) = data;
+            }
+
             next += ((ulong)got + 7) & ~7UL;
         }
     }
@@ -87,17 +107,21 @@ internal sealed unsafe class ReadAhead
         for (var i = _fetched.Count - 1; i >= 0; i--)
         {
             var descriptor = _fetched[i];
-            if (_ring->IsFetched(descriptor))
-                continue;
             var fetched = SyscallRing.FetchedOf(descriptor);
-            if (fetched->Length != 0)
+            if (fetched->Taken != 0)
             {
                 // TCP drops them without a copy (MSG_TRUNC, tcp(7)); others put them where they are already.
-                _ = HostSyscall.RawQuick(SyscallNumber.recvfrom, (ulong)descriptor, fetched->Address, fetched->Length, Discard | DontWait);
-                fetched->Length = 0;
+                _ = HostSyscall.RawQuick(SyscallNumber.recvfrom, (ulong)descriptor, fetched->Address, fetched->Taken, Discard | DontWait);
+                fetched->Address += fetched->Taken;
+                fetched->Length -= fetched->Taken;
+                fetched->Taken = 0;
                 Taken++;
             }
 
+            if (fetched->Length != 0 && _ring->IsFetched(descriptor))
+                continue;
+            fetched->Length = 0;
+            _ring->ForgetFetched(descriptor);
             _fetched[i] = _fetched[^1];
             _fetched.RemoveAt(_fetched.Count - 1);
         }

@@ -1,3 +1,4 @@
+using System.Globalization;
 using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Signals;
@@ -15,11 +16,18 @@ internal static class ExecCall
 
     internal static long Execute(GuestThread thread, ulong pathAddress, ulong argumentsAddress, ulong environmentAddress)
     {
-        if (!thread.TryReadString(pathAddress, out var path) || ReadStrings(thread, argumentsAddress) is not { } arguments || ReadStrings(thread, environmentAddress) is not { } environment)
+        if (!thread.TryReadString(pathAddress, out var path))
             return -Errno.EFAULT;
+        List<string> environment = [];
+        var error = ReadStrings(thread, argumentsAddress, out var arguments);
+        if (error == 0)
+            error = ReadStrings(thread, environmentAddress, out environment);
+        if (error < 0)
+            return error;
         if (SyscallPaths.ResolveProgram(thread, ProgramBytes.Encode(path)) is { } own)
             path = ProgramBytes.FromText(own);
-        if (CheckExecutable(path) is var error and < 0)
+        error = CheckExecutable(path);
+        if (error < 0)
             return error;
         return thread.Process == thread.Process.Table.Main
             ? Restart(thread, path, arguments, environment)
@@ -33,14 +41,21 @@ internal static class ExecCall
             return -Errno.ENOEXEC;
         if (!path.Contains('/', StringComparison.Ordinal))
             path = "./" + path;
-        List<string> own = [ProgramBytes.FromText(Environment.ProcessPath!), .. thread.Process.Table.RestartArguments];
+        var signals = thread.Process.Signals;
+        var (mask, ignored) = (thread.SignalMask, thread.Process.IgnoredSignals);
+        List<string> own = [ProgramBytes.FromText(Environment.ProcessPath!), .. thread.Process.Table.RestartArguments, "--signals", string.Create(CultureInfo.InvariantCulture, $"{mask.Bits:x},{ignored.Bits:x}")];
         if (arguments.Count > 0)
             own.AddRange(["--argv0", arguments[0]]);
         own.AddRange(["--", path, .. arguments.Skip(1)]);
-        thread.Process.Signals.Exec();
-        var takeBack = thread.Process.Limits.Apply();
-        var result = HostProcess.Exec(ProgramBytes.Encode(own[0]), own.ConvertAll(ProgramBytes.Encode), environment.ConvertAll(ProgramBytes.Encode), thread.SignalMask, thread.Process.IgnoredSignals);
-        takeBack();
+        var takeSignalsBack = signals.Exec(thread.ThreadSignals);
+        var takeLimitsBack = thread.Process.Limits.Apply();
+        // No signal is lost or takes effect in between: all of it, kicks too, waits for the new Privy, which knows the program's own mask by its arguments.
+        HostSignals.BeginExec(thread.ThreadId);
+        signals.HandOver(thread.ThreadSignals, HostSignals.KeepForSuccessor);
+        var result = HostProcess.Exec(ProgramBytes.Encode(own[0]), own.ConvertAll(ProgramBytes.Encode), environment.ConvertAll(ProgramBytes.Encode), null, ignored);
+        takeLimitsBack();
+        takeSignalsBack();
+        HostSignals.EndExec(info => signals.Send(info, thread.ThreadSignals));
         return result;
     }
 
@@ -124,20 +139,27 @@ internal static class ExecCall
         return Directory.Exists(ProgramBytes.ToText(path)) ? -Errno.EACCES : 0;
     }
 
-    private static List<string>? ReadStrings(GuestThread thread, ulong array)
+    private static long ReadStrings(GuestThread thread, ulong array, out List<string> list)
     {
-        var list = new List<string>();
+        list = [];
         for (; array != 0 && list.Count < MaxStrings; array += sizeof(ulong))
         {
             if (!thread.TryReadWord(array, out var address))
-                return null;
+                return -Errno.EFAULT;
             if (address == 0)
                 break;
             if (!thread.TryReadString(address, out var text))
-                return null;
+                return IsTooLong(thread, address) ? -Errno.E2BIG : -Errno.EFAULT;
             list.Add(text);
         }
 
-        return list;
+        return 0;
+    }
+
+    /// <summary>A string that could not be read is longer than any may be (MAX_ARG_STRLEN), or not all there.</summary>
+    private static bool IsTooLong(GuestThread thread, ulong address)
+    {
+        Span<byte> last = stackalloc byte[1];
+        return thread.TryRead(address + GuestThread.LongestString, last);
     }
 }

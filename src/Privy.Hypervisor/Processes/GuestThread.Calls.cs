@@ -79,6 +79,9 @@ internal sealed unsafe partial class GuestThread : ISyscallContext
     public bool IsReservedDescriptor(int descriptor) => Kvm.OwnDescriptors.Contains(descriptor);
 
     /// <inheritdoc/>
+    public int NextReservedDescriptor(int first, int last) => Kvm.OwnDescriptors.Next(first, last);
+
+    /// <inheritdoc/>
     public string ListMemory(MemoryReport report)
     {
         var subject = Space.Describe();
@@ -97,14 +100,16 @@ internal sealed unsafe partial class GuestThread : ISyscallContext
 
     internal bool TryWriteInt(ulong address, int value) => TryWrite(address, new ReadOnlySpan<byte>(&value, sizeof(int)));
 
-    /// <summary>Reads a C string, at most a page long.</summary>
+    /// <summary>The longest C string that the kernel takes (MAX_ARG_STRLEN).</summary>
+    internal const int LongestString = 1 << 17;
+
+    /// <summary>Reads a C string.</summary>
     internal bool TryReadString(ulong address, out string text)
     {
-        const int limit = 1 << 17;
         Span<byte> buffer = stackalloc byte[256];
         var bytes = new List<byte>();
         text = "";
-        while (bytes.Count < limit)
+        while (bytes.Count < LongestString)
         {
             // Up to the end of a page, since the next one may not be mapped.
             var piece = buffer[..(int)Math.Min((ulong)buffer.Length, 4096 - (address & 4095))];

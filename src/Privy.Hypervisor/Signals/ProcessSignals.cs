@@ -14,6 +14,7 @@ public sealed class ProcessSignals
     private readonly SignalAction[] _actions = new SignalAction[Signal.Count + 1];
     private SignalSet _everBlocked;
     private int _native;
+    private Func<SignalInfo, int>? _successor;
     private Func<int, HostDisposition, bool>? _host;
 
     /// <summary>A process with default actions.</summary>
@@ -80,11 +81,14 @@ public sealed class ProcessSignals
     /// Makes this the process that the world sees behind the host's process id: from now on its actions decide what the host does with signals from outside
     /// (<see cref="HostSignals.SetDisposition"/>).
     /// </summary>
-    public void BindHost(Func<int, HostDisposition, bool> setDisposition)
+    /// <param name="setDisposition">Sets what the host does with a signal.</param>
+    /// <param name="blocked">What the first thread will block from its start.</param>
+    public void BindHost(Func<int, HostDisposition, bool> setDisposition, SignalSet blocked = default)
     {
         lock (Gate)
         {
             _host = setDisposition;
+            _everBlocked |= blocked;
             for (int signal = 1; signal <= Signal.Count; signal++)
                 UpdateHost(signal);
         }
@@ -116,15 +120,46 @@ public sealed class ProcessSignals
     }
 
     /// <summary>What exec does: handlers become default, ignored signals stay ignored; timers of timer_create end. What is pending stays.</summary>
-    public void Exec()
+    /// <param name="thread">The thread that goes on: only what it blocks is blocked from now on.</param>
+    /// <returns>Takes it back but for the timers, when the exec has failed.</returns>
+    public Action Exec(ThreadSignals thread)
     {
+        ArgumentNullException.ThrowIfNull(thread);
+        var actions = new SignalAction[_actions.Length];
+        SignalSet everBlocked;
         lock (Gate)
+        {
+            _actions.CopyTo(actions, 0);
+            (everBlocked, _everBlocked) = (_everBlocked, thread.MaskUnderGate);
             for (int signal = 1; signal <= Signal.Count; signal++)
             {
                 _actions[signal] = new SignalAction { Handler = _actions[signal].Handler == SignalAction.SIG_IGN ? SignalAction.SIG_IGN : SignalAction.SIG_DFL };
                 UpdateHost(signal);
             }
+        }
         Timers.DeleteAll();
+        return () =>
+        {
+            lock (Gate)
+            {
+                _successor = null;
+                actions.CopyTo(_actions, 0);
+                _everBlocked |= everBlocked;
+                for (int signal = 1; signal <= Signal.Count; signal++)
+                    UpdateHost(signal);
+            }
+        };
+    }
+
+    /// <summary>What is pending for the process and its thread, and what comes from now on, goes to what comes after exec.</summary>
+    internal void HandOver(ThreadSignals thread, Func<SignalInfo, int> successor)
+    {
+        lock (Gate)
+        {
+            _successor = successor;
+            while (thread.Queue.TryTake(~default(SignalSet), out SignalInfo info) || Shared.TryTake(~default(SignalSet), out info))
+                successor(info);
+        }
     }
 
     /// <summary>Sends a signal to the process.</summary>
@@ -178,6 +213,8 @@ public sealed class ProcessSignals
         {
             if (_native != 0)
                 return (int)HostSyscall.RawQuick(HostCallNumber.Kill, (ulong)_native, (ulong)signal);
+            if (_successor is not null)
+                return _successor(info);
             if (signal == Signal.SIGCONT)
             {
                 DiscardEverywhere(SignalSet.Stopping);

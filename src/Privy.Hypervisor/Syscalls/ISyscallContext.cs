@@ -67,6 +67,9 @@ public interface ISyscallContext
     /// <summary>The text of "stat" or "status" of the process in /proc, with the ids that the program knows. Only where <see cref="HostIdOf"/> says another than the process id.</summary>
     string ShowIdentity(string name) => "";
 
+    /// <summary>The first such number from <paramref name="first"/> to <paramref name="last"/>; the one behind the last if there is none.</summary>
+    int NextReservedDescriptor(int first, int last);
+
     /// <summary>The text of a file in /proc that lists the memory of the process, as the program is to see it.</summary>
     string ListMemory(MemoryReport report);
 

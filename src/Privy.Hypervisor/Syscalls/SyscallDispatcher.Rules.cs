@@ -81,15 +81,9 @@ public static unsafe partial class SyscallDispatcher
         long result = 0;
         for (var start = first; start <= last && result == 0;)
         {
-            if (context.IsReservedDescriptor((int)start))
-            {
-                start++;
-                continue;
-            }
-            var end = start;
-            while (end < last && !context.IsReservedDescriptor((int)end + 1)) end++;
-            result = context.HostCall(close_range, start, end, flags & ~Unshare);
-            start = end + 1;
+            var reserved = (uint)context.NextReservedDescriptor((int)start, (int)last);
+            if (reserved > start) result = context.HostCall(close_range, start, reserved - 1, flags & ~Unshare);
+            start = reserved + 1;
         }
         return result;
     }

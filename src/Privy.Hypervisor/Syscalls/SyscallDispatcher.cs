@@ -22,6 +22,21 @@ public static unsafe partial class SyscallDispatcher
     /// </summary>
     public static long Execute(ISyscallContext context, long number, in SyscallArguments arguments)
     {
+        // A forked child has a table of its own, in which nobody else makes any.
+        if (number is not (close or close_range or dup2 or dup3) || context.Translates) return CarryOut(context, number, in arguments);
+        Kvm.OwnDescriptors.BeginClosing();
+        try
+        {
+            return CarryOut(context, number, in arguments);
+        }
+        finally
+        {
+            Kvm.OwnDescriptors.EndClosing();
+        }
+    }
+
+    private static long CarryOut(ISyscallContext context, long number, in SyscallArguments arguments)
+    {
         if (number == PrivateCall && s_privateHandler is { } ours) return ours(context, in arguments);
         if ((ulong)number >= (ulong)s_handlers.Length) return Refuse(number, -Errno.ENOSYS);
         if (s_handlers[number] is { } handler) return handler(context, in arguments);

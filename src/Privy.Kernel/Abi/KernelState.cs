@@ -314,6 +314,57 @@ public unsafe struct KernelState
     /// <summary>2 MB entries that main got back while snapshots were in use.</summary>
     public ulong Collapsed;
 
+    /// <summary>Pages of one array of <see cref="RegionWrites"/>: 8 MB that are written to between two snapshots.</summary>
+    public const int RegionWriteCapacity = 2048;
+
+    /// <summary>
+    /// Two arrays: the pages of regions copied since the last snapshot, and those that were copied before it. Points into the kernel region; null: none are
+    /// copied ahead.
+    /// </summary>
+    public RegionWrite* RegionWrites;
+
+    /// <summary>Which array of <see cref="RegionWrites"/> is that of the pages copied since the last snapshot.</summary>
+    public int RegionWriteArray;
+
+    /// <summary>Number of them.</summary>
+    public int RegionWriteCount;
+
+    /// <summary>Entries of the other array for which it is still to be found out whether main has written there.</summary>
+    public int RegionWritesUnsettled;
+
+    /// <summary>Entries of the other array whose pages main wrote before the last snapshot: it will again, as likely as not.</summary>
+    public int Predictions;
+
+    /// <summary>The first of them that has not been copied ahead.</summary>
+    public int NextPrediction;
+
+    /// <summary>How many a fault copies: the more, the better they were.</summary>
+    public int PredictionsAtOnce;
+
+    /// <summary>One more than the index of the vCPU that goes on copying predicted pages when the lock has been free; 0: none.</summary>
+    public int PredictingVcpu;
+
+    /// <summary>Number of <see cref="KeptTables"/> less one; a power of two less one.</summary>
+    public const int KeptTableMask = 4095;
+
+    /// <summary>Page tables of main for 2 MB of regions each, by address. Points into the kernel region; null: none are kept.</summary>
+    public KeptTable* KeptTables;
+
+    /// <summary>Number of tables in it.</summary>
+    public ulong KeptTableCount;
+
+    /// <summary>Most tables in <see cref="CleanTables"/>.</summary>
+    public const ulong CleanTablesMost = 8192;
+
+    /// <summary>Free tables of views that nobody has read (chained): KVM has no shadows of them under shadow paging. The next views get them.</summary>
+    public ulong CleanTables;
+
+    /// <summary>Number of them.</summary>
+    public ulong CleanTableCount;
+
+    /// <summary>Pages of regions that were copied ahead and then not written, so that views got their computed entries back.</summary>
+    public ulong CopiesUndone;
+
     /// <summary>The kernel's own, under the lock: the snapshots' page tables of the 2 MB in hand.</summary>
     public fixed ulong AroundTables[Layout.MaxSpaces];
 

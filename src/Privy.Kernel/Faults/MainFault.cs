@@ -3,7 +3,7 @@ namespace Privy.Kernel;
 /// <summary>Page faults of main: computed entries, and copy-on-write for the snapshots.</summary>
 internal static unsafe class MainFault
 {
-    // around: how many neighbours to copy along with a page that a snapshot reads; negative: as the faults so far suggest.
+    // around: how many neighbours to copy along with a page that a snapshot reads, or CopyAround.Adaptive, or RegionWrites.Unwritten.
     internal static Outcome Handle(KernelState* k, VcpuArea* v, ulong address, bool write, bool fetch, int around)
     {
         Space* main = k->Spaces;
@@ -29,19 +29,25 @@ internal static unsafe class MainFault
             return Outcome.Done;
         }
         ulong shootdowns = k->Shootdowns;
-        outcome = CopyOnWrite.Copy(k, v, address);
-        if (outcome != Outcome.Done)
-            return outcome;
+        // The copy last: from then on the page counts as changed, unless it is noted that nobody has written.
         if (page == null)
         {
-            outcome = Walk.Split(k, main, address, directory, -1, keepAccessed: true, out _);
+            outcome = (vma->Flags & Vma.Region) != 0
+                ? KeptTables.Split(k, address, directory)
+                : Walk.Split(k, main, address, directory, -1, keepAccessed: true, out _);
             if (outcome != Outcome.Done)
                 return outcome;
             page = Tables.At(k, *directory) + Walk.TableIndex(address);
         }
+        outcome = CopyOnWrite.Copy(k, v, address, out ulong copy);
+        if (outcome != Outcome.Done)
+            return outcome;
         // Rights only grow: no vCPU of main needs a flush, at worst it faults once more.
-        Walk.Write(page, *page | Entry.Writable);
-        if (around != 0)
+        ulong writable = *page | Entry.Writable;
+        Walk.Write(page, around == RegionWrites.Unwritten ? writable & ~Entry.Dirty : writable);
+        if ((vma->Flags & Vma.Region) != 0)
+            RegionWrites.Continue(k, v, address, page, copy, around);
+        else if (around != 0)
             CopyAround.Run(k, v, vma, address, directory, around, cachedToo: k->Shootdowns != shootdowns);
         return Outcome.Done;
     }

@@ -38,6 +38,7 @@ internal static unsafe class PageFaultHandler
             if (outcome == Outcome.Done)
             {
                 ReaderCopies.Continue(k, v);
+                RegionWrites.Finish(k, v);
                 return 0;
             }
             outcome = Retry.Help(v, outcome);
@@ -96,8 +97,11 @@ internal static unsafe class PageFaultHandler
         if (!LinearMap.Contains(k, address))
             return Outcome.NotMapped;
         address &= ~(Layout.PageSize - 1);
-        return spaceIndex == 0
-            ? MainFault.Handle(k, v, address, write, fetch, around)
-            : SnapshotFault.Handle(k, v, k->Spaces + spaceIndex, address, write, fetch, self);
+        if (spaceIndex != 0)
+            return SnapshotFault.Handle(k, v, k->Spaces + spaceIndex, address, write, fetch, self);
+        Outcome outcome = MainFault.Handle(k, v, address, write, fetch, around);
+        if (self && outcome == Outcome.Done)
+            RegionWrites.MarkWritten(k, address);
+        return outcome;
     }
 }

@@ -43,6 +43,33 @@ internal static unsafe class Tables
         return table;
     }
 
+    /// <summary>A zeroed table for a space, on its chain; 0 when there is none left.</summary>
+    internal static ulong Allocate(KernelState* k, Space* space, ulong address, int level)
+    {
+        TableChain* chain = ChainOf(k, space, address, level);
+        ulong table = k->CleanTables;
+        if (space->View == 0 || table == 0)
+            return Allocate(k, chain);
+        k->CleanTables = Next(k, table);
+        k->CleanTableCount--;
+        k->TablesInUse++;
+        Intrinsics.ZeroPage(At(k, table));
+        Chain(k, chain, table);
+        return table;
+    }
+
+    /// <summary>Frees the tables of a view that no processor has walked.</summary>
+    internal static void FreeClean(KernelState* k, TableChain* chain)
+    {
+        if (chain->First == 0 || k->CleanTableCount + chain->Count > KernelState.CleanTablesMost)
+            return;
+        *Link(k, chain->Last) = k->CleanTables;
+        k->CleanTables = chain->First;
+        k->CleanTableCount += chain->Count;
+        k->TablesInUse -= chain->Count;
+        Forget(chain);
+    }
+
     /// <summary>A table with undefined content (<paramref name="used"/>) or zeros; 0 when there is none left.</summary>
     internal static ulong Take(KernelState* k, out bool used)
     {
@@ -57,12 +84,24 @@ internal static unsafe class Tables
         }
         else
         {
-            used = false;
             if (k->TableNext >= k->TableEnd)
-                return 0;
+                return TakeClean(k, out used);
+            used = false;
             table = k->TableNext - k->KernelBase + k->KernelPhysical;
             k->TableNext += Layout.PageSize;
         }
+        k->TablesInUse++;
+        return table;
+    }
+
+    private static ulong TakeClean(KernelState* k, out bool used)
+    {
+        used = true;
+        ulong table = k->CleanTables;
+        if (table == 0)
+            return 0;
+        k->CleanTables = Next(k, table);
+        k->CleanTableCount--;
         k->TablesInUse++;
         return table;
     }
@@ -119,6 +158,8 @@ internal static unsafe class Tables
         Space* main = k->Spaces;
         if (k->RetiredTables == 0 || v->Space != 0 || (v->LoadedRoot != main->Root && v->LoadedRoot != main->AliasRoot))
             return;
+        // They hold what tells which pages main has written.
+        RegionWrites.Settle(k);
         AppendFree(k, k->RetiredTables, k->RetiredTail);
         k->TablesInUse -= k->RetiredCount;
         k->RetiredTables = 0;

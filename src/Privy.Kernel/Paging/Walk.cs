@@ -61,7 +61,7 @@ internal static unsafe class Walk
         ulong entry = Read(rootEntry);
         if (entry == 0)
         {
-            ulong table = Tables.Allocate(k, Tables.ChainOf(k, space, address, 3));
+            ulong table = Tables.Allocate(k, space, address, 3);
             if (table == 0)
                 return Outcome.NeedTables;
             entry = TableEntry(k, space, table);
@@ -72,7 +72,7 @@ internal static unsafe class Walk
         entry = Read(pointerEntry);
         if (entry == 0)
         {
-            ulong table = Tables.Allocate(k, Tables.ChainOf(k, space, address, 2));
+            ulong table = Tables.Allocate(k, space, address, 2);
             if (table == 0)
                 return Outcome.NeedTables;
             entry = TableEntry(k, space, table);
@@ -86,7 +86,7 @@ internal static unsafe class Walk
     /// <summary>Hangs an empty page table below the absent directory entry of an address.</summary>
     internal static Outcome MakeTable(KernelState* k, Space* space, ulong address, ulong* directory)
     {
-        ulong table = Tables.Allocate(k, Tables.ChainOf(k, space, address, 1));
+        ulong table = Tables.Allocate(k, space, address, 1);
         if (table == 0)
             return Outcome.NeedTables;
         Write(directory, TableEntry(k, space, table));
@@ -103,7 +103,7 @@ internal static unsafe class Walk
         KernelState* k, Space* space, ulong address, ulong* directory, int omit, bool keepAccessed, out bool accessed)
     {
         accessed = false;
-        ulong tableAddress = Tables.Allocate(k, Tables.ChainOf(k, space, address, 1));
+        ulong tableAddress = Tables.Allocate(k, space, address, 1);
         if (tableAddress == 0)
             return Outcome.NeedTables;
         ulong* table = Tables.At(k, tableAddress);

@@ -27,9 +27,11 @@ internal static unsafe class CopyOnWrite
         return readers;
     }
 
-    /// <summary>Gives all snapshots that need it a copy of main's page.</summary>
-    internal static Outcome Copy(KernelState* k, VcpuArea* v, ulong address)
+    /// <summary>Gives all snapshots that need it a copy of main's page, in <paramref name="copy"/>; 0 where none does.</summary>
+    internal static Outcome Copy(KernelState* k, VcpuArea* v, ulong address, out ulong copy)
     {
+        copy = 0;
+        RegionWrites.Settle(k);
         ulong readers = Readers(k, address, Vma.Shared | Vma.Pooled);
         if (readers == 0)
             return Outcome.Done;
@@ -52,6 +54,7 @@ internal static unsafe class CopyOnWrite
         EarlyWrites.Record(k, v, address);
         Redirect(k, v, readers, address, frame, present: true);
         Keep(k, readers, frame);
+        copy = frame;
         return Outcome.Done;
     }
 

@@ -44,6 +44,7 @@ internal static unsafe class Detach
 
     private static Outcome Page(KernelState* k, VcpuArea* v, ulong address, bool populated)
     {
+        RegionWrites.Settle(k);
         ulong readers = CopyOnWrite.Readers(k, address, Vma.Pooled);
         if (readers == 0)
             return Outcome.Done;

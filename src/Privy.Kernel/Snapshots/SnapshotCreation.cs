@@ -59,6 +59,7 @@ internal static unsafe class SnapshotCreation
         Space* space = k->Spaces + index;
         Begin(k, space, main);
         EarlyWrites.Review(k);
+        RegionWrites.EndEpoch(k);
         Tables.Retire(k, &main->Tables);
         Tables.Retire(k, &main->Renewed);
         SetRoots(k, main);

@@ -24,6 +24,8 @@ internal static unsafe class SnapshotRelease
 
         space->Active = Space.Releasing;
         SnapshotSet.Remove(k, index);
+        if (space->View != 0 && !View.WasRead(k, space))
+            Tables.FreeClean(k, &space->Tables);
         View.Forget(k, index);
         Tables.Free(k, &space->Tables);
         PrivateFrames.FreeAll(k, space);

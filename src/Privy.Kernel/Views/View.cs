@@ -138,6 +138,7 @@ internal static unsafe class View
                 KernelLock.Exit(k);
                 return -Errno.Invalid;
             }
+            RegionWrites.Settle(k);
             ulong* page = Walk.Page(k, older, area);
             ulong* other = page == null ? null : Walk.Page(k, newer, area);
             for (int i = 0; page != null && area + ((ulong)i << 12) < next; i++)
@@ -178,6 +179,7 @@ internal static unsafe class View
         space->Epoch = k->Epoch;
         k->Epoch++;
         k->SnapshotsTaken++;
+        RegionWrites.EndEpoch(k);
         RenewRegions(k);
         k->ViewMask |= 1UL << index;
         Graft(k, space);
@@ -215,6 +217,18 @@ internal static unsafe class View
             Walk.Write(alias + i, entry);
         }
         GraftAll(k);
+    }
+
+    /// <summary>Whether a processor has walked the view's tables: they start without A.</summary>
+    internal static bool WasRead(KernelState* k, Space* space)
+    {
+        ulong* pointers = Tables.At(k, Walk.Read(Tables.At(k, space->Root) + Walk.RootIndex(space->ViewOf)));
+        for (int i = 0; i < Entry.Count; i++)
+        {
+            if ((Walk.Read(pointers + i) & Entry.Accessed) != 0)
+                return true;
+        }
+        return false;
     }
 
     /// <summary>The slot of 512 GB an address lies in.</summary>

@@ -80,6 +80,34 @@ public unsafe class HostSignalsTests
         static int Zero() => 0;
     }
 
+    /// <summary>The spare kick has a signal that is the program's, too.</summary>
+    [Theory]
+    [InlineData("Forward", 0)]
+    [InlineData("Ignore", 0)]
+    [InlineData("Default", SafeSyscall.SpareKickSignal)]
+    public void The_spare_kicks_signal_from_outside_is_the_programs(string disposition, int death) =>
+        Assert.Equal(death, HostChild.Run($"spare {disposition}").Status);
+
+    /// <summary>Without room for a single real-time signal, interrupts end calls all the same.</summary>
+    [Fact]
+    public void No_interrupt_is_lost_when_the_queue_is_full() => Assert.Equal((0, "2000"), HostChild.Run("full"));
+
+    /// <summary>Before execve: whatever comes waits for the program after it, with its details; after a failure it is back.</summary>
+    [Fact]
+    public void Signals_wait_across_exec()
+    {
+        (int status, string output) = HostChild.Run("wait");
+        Assert.Equal(0, status);
+        SignalSet Field(string name) => new(ulong.Parse(output.Split('\n').Single(line => line.StartsWith(name, StringComparison.Ordinal)).Split('\t')[1], NumberStyles.HexNumber, CultureInfo.InvariantCulture));
+        // 50, the kick of the old process and SIGTERM are pending, all but the runtime's own signals and those of faults are blocked.
+        Assert.Equal(SignalSet.Of(50, SafeSyscall.KickSignal, Signal.SIGTERM), Field("SigPnd:") | Field("ShdPnd:"));
+        Assert.Equal(~(SignalSet.Of(32, 33, 34) | SignalSet.Synchronous | SignalSet.Unblockable), Field("SigBlk:"));
+    }
+
+    /// <summary>What a process finds that was started so: the program's signals are there as they were, kicks are not.</summary>
+    [Fact]
+    public void Initialize_takes_over_what_waited() => Assert.Equal((0, "16 -6 True 0 0, 50 0 False 4711 0"), HostChild.Run("take"));
+
     [Theory]
     [InlineData("abort", Signal.SIGABRT)]
     [InlineData("trap", Signal.SIGTRAP)]

@@ -84,6 +84,8 @@ internal sealed class FakeContext : ISignalContext, IProcessDirectory, IDisposab
 
     public bool IsReservedDescriptor(int descriptor) => false;
 
+    public int NextReservedDescriptor(int first, int last) => last + 1;
+
     public bool IsReachable(ulong address) => true;
 
     public ProcessSignals? FindProcess(int processId) => processId == ProcessId ? ProcessSignals : null;

@@ -101,9 +101,11 @@ public class QueueTests
         using var thread = new FakeContext(child);
         Assert.True(child.Pending(thread.ThreadSignals).IsEmpty);
         Assert.Equal(0x401000ul, child[Signal.SIGUSR1].Handler);
-        child.Exec();
+        Action takeBack = child.Exec(thread.ThreadSignals);
         Assert.Equal((SignalAction.SIG_DFL, SignalAction.SIG_IGN), (child[Signal.SIGUSR1].Handler, child[Signal.SIGUSR2].Handler));
         Assert.Equal(SignalSet.Of(Signal.SIGUSR2), child.Ignored);
+        takeBack();
+        Assert.Equal((0x401000ul, SignalAction.SIG_IGN), (child[Signal.SIGUSR1].Handler, child[Signal.SIGUSR2].Handler));
         Assert.Equal(0x401000ul, context.ProcessSignals[Signal.SIGUSR1].Handler);
     }
 

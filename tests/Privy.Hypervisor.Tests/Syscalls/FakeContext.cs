@@ -136,6 +136,8 @@ internal sealed unsafe partial class FakeContext : ISyscallContext, IDisposable
 
     public bool IsReservedDescriptor(int descriptor) => Reserved.Contains(descriptor);
 
+    public int NextReservedDescriptor(int first, int last) => Reserved.Where(d => d >= first && d <= last).DefaultIfEmpty(last + 1).Min();
+
     public void SetTemporarySignalMask(ulong mask) => TemporaryMask = mask;
 
     public void Dispose()

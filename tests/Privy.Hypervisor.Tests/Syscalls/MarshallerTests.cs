@@ -384,6 +384,8 @@ public class MarshallerTests
 
         public bool IsReservedDescriptor(int descriptor) => false;
 
+        public int NextReservedDescriptor(int first, int last) => last + 1;
+
         public bool IsReachable(ulong address) => true;
         public void SetTemporarySignalMask(ulong mask) { }
         public void Dispose() => Arena.Dispose();

@@ -124,7 +124,7 @@ public sealed class ResilienceTests
     public void Disk_full_during_a_BGSAVE()
     {
         using var folder = new TemporaryFolder();
-        var port = FreePort();
+        var port = RedisServer.FreePort();
         var server = Launcher.Command(Requirements.Require("redis-server"), ["--port", $"{port}", "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--enable-debug-command", "yes", "--rdbcompression", "no"]);
         using var run = new ProcessRun(["unshare", "--mount", "--propagation", "private", "bash", "-c", $"mount -t tmpfs -o size=8m none '{folder.Path}' && exec \"$@\"", "disk", .. server], "/");
         using var client = Connect(port);
@@ -211,13 +211,6 @@ public sealed class ResilienceTests
                 Thread.Sleep(20);
             }
         }
-    }
-
-    private static int FreePort()
-    {
-        using var listener = new TcpListener(IPAddress.Loopback, 0);
-        listener.Start();
-        return ((IPEndPoint)listener.LocalEndpoint).Port;
     }
 
     private static void WaitUntil(Func<bool> condition)

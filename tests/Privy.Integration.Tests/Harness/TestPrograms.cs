@@ -17,6 +17,7 @@ public enum Flavour
 public static partial class TestPrograms
 {
     private static readonly string Sources = Path.Combine(AppContext.BaseDirectory, "Programs");
+    private static readonly Lock Building = new();
 
     /// <summary>The path of the built program. It is kept until its source or the flags change.</summary>
     public static string Build(string name, Flavour flavour = Flavour.Dynamic, params string[] more)
@@ -35,6 +36,14 @@ public static partial class TestPrograms
         var program = Path.Combine(folder, name);
         if (File.Exists(program))
             return program;
+        // Of several tests that want it, one builds it.
+        lock (Building)
+            return File.Exists(program) ? program : Compile(source, flags, program);
+    }
+
+    private static string Compile(string source, string[] flags, string program)
+    {
+        var folder = Path.GetDirectoryName(program)!;
         Directory.CreateDirectory(folder);
         var unfinished = $"{program}.{Environment.ProcessId}";
         var result = ProcessRun.Run([Requirements.Require("cc"), .. flags, "-o", unfinished, source, "-lm"], folder, limit: TimeSpan.FromSeconds(120));

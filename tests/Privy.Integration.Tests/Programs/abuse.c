@@ -45,6 +45,48 @@ CASE(descriptor_limit)
 
 void *nothing(void *a) { return a; }
 
+static volatile int stop_closing;
+
+static void *close_all(void *a)
+{
+    (void)a;
+    for (int i = 0; !stop_closing; i++) {
+        syscall(SYS_close_range, 3, ~0U, 0);
+        for (int fd = 3; fd < 40; fd++)
+            close(fd);
+        dup2(0, 3 + i % 20);
+    }
+    return NULL;
+}
+
+static pthread_barrier_t all_there;
+static void *meet(void *a) { pthread_barrier_wait(&all_there); return a; }
+
+/* A program that closes whatever there is, as daemons do when they start, while forks and new threads need what the hypervisor opens. */
+CASE(everything_closed_all_the_time)
+{
+    enum { THREADS = 40 };
+    pthread_t closer, threads[THREADS];
+    unsigned char *m = map_anonymous(64 * PAGE);
+    fill(m, 64 * PAGE, 1);
+    EQUAL(0, pthread_create(&closer, NULL, close_all, NULL));
+    /* More threads at once each time: each of them needs a virtual processor that was not there. */
+    for (int n = 1; n <= THREADS; n += 3) {
+        EQUAL(0, pthread_barrier_init(&all_there, NULL, (unsigned)n + 1));
+        for (int i = 0; i < n; i++)
+            EQUAL(0, pthread_create(&threads[i], NULL, meet, NULL));
+        pthread_barrier_wait(&all_there);
+        for (int i = 0; i < n; i++)
+            EQUAL(0, pthread_join(threads[i], NULL));
+        IN_CHILD({ sleep_ms(2); HOLDS(m, 0, 64 * PAGE, 1); });
+    }
+    stop_closing = 1;
+    EQUAL(0, pthread_join(closer, NULL));
+    /* What is open after it is the hypervisor's alone. */
+    syscall(SYS_close_range, 3, ~0U, 0);
+    EQUAL(3, dup(0));
+}
+
 /* 64 threads that map, write, read and unmap, while others fork. */
 static unsigned char *shared_area;
 static volatile int forks_done;
@@ -84,6 +126,49 @@ CASE(threads_64)
 }
 
 /* More threads and children than there can be: an error, and everything goes on. */
+static volatile int begun, go_on;
+
+static void *closer(void *a)
+{
+    while (!go_on)
+        SYS(syscall(SYS_close_range, 100, ~0U, 0));
+    return a;
+}
+
+static void *waiter(void *a)
+{
+    __atomic_add_fetch(&begun, 1, __ATOMIC_SEQ_CST);
+    WAIT_UNTIL(go_on);
+    return a;
+}
+
+/* What Privy opens for a new thread or child while another thread closes all descriptors. */
+CASE(close_range_beside_new_threads)
+{
+    pthread_t closing, thread[30];
+    pid_t child[4];
+    begun = go_on = 0;
+    EQUAL(0, pthread_create(&closing, NULL, closer, NULL));
+    for (long i = 0; i < 30; i++) {
+        EQUAL(0, pthread_create(&thread[i], NULL, waiter, (void *)i));
+        if (i % 8 == 0) {
+            child[i / 8] = (pid_t)SYS(fork());
+            if (child[i / 8] == 0)
+                _exit((int)i);
+        }
+    }
+    WAIT_UNTIL(begun == 30);
+    go_on = 1;
+    for (long i = 0; i < 30; i++) {
+        void *result;
+        EQUAL(0, pthread_join(thread[i], &result));
+        EQUAL(i, (long)result);
+    }
+    EQUAL(0, pthread_join(closing, NULL));
+    for (int i = 0; i < 4; i++)
+        expect_exit(child[i], i * 8);
+}
+
 CASE(children_beyond_the_limit)
 {
     pid_t child[100];

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
@@ -7,6 +8,8 @@ namespace Privy.Integration.Tests;
 /// <summary>A real redis-server, native or under Privy, with a folder of its own. It never outlives this object.</summary>
 public sealed class RedisServer : IDisposable
 {
+    private static readonly ConcurrentDictionary<int, bool> Given = [];
+
     private readonly ProcessRun run;
     private readonly TemporaryFolder? own;
 
@@ -130,11 +133,17 @@ public sealed class RedisServer : IDisposable
         own?.Dispose();
     }
 
+    /// <summary>A port that nobody listens on, and that no other test is given.</summary>
     public static int FreePort()
     {
-        using var listener = new TcpListener(IPAddress.Loopback, 0);
-        listener.Start();
-        return ((IPEndPoint)listener.LocalEndpoint).Port;
+        while (true)
+        {
+            using var listener = new TcpListener(IPAddress.Loopback, 0);
+            listener.Start();
+            var port = ((IPEndPoint)listener.LocalEndpoint).Port;
+            if (Given.TryAdd(port, true))
+                return port;
+        }
     }
 
     public static string Invariant(FormattableString text) => text.ToString(CultureInfo.InvariantCulture);

@@ -53,6 +53,7 @@ internal static unsafe class Invariants
             Machine.Check((root[first + i] & Entry.AddressMask) == shown, $"view {i}: entry");
         }
         var own = new HashSet<ulong>();
+        Kept(k, own);
         Chain(k, k->Spaces->Tables.First, k->Spaces->Tables.Count, own);
         Chain(k, k->Spaces->Renewed.First, k->Spaces->Renewed.Count, own);
         ForEachTable(machine, k, 0, first, table => Machine.Check(own.Contains(table), "table of main is on another chain"));
@@ -75,7 +76,10 @@ internal static unsafe class Invariants
     private static void Tables(World world, Machine machine, KernelState* k)
     {
         var tables = new HashSet<ulong>();
-        ulong used = k->ReadyRootCount + k->RetiredCount + k->DirectTableCount;
+        ulong used = k->ReadyRootCount + k->RetiredCount + k->DirectTableCount + k->KeptTableCount;
+        Kept(k, tables);
+        Machine.Check((ulong)tables.Count == k->KeptTableCount, "kept tables");
+        Chain(k, k->CleanTables, k->CleanTableCount, tables);
         for (int i = 0; i < Layout.MaxSpaces; i++)
         {
             Space* space = k->Spaces + i;
@@ -99,6 +103,15 @@ internal static unsafe class Invariants
         Machine.Check(used == k->TablesInUse, $"tables in use: {used}, counted {k->TablesInUse}");
         foreach (SpaceModel space in world.Snapshots.Values.Prepend(world.Main))
             TreeTables(machine, k, space.Index, tables);
+    }
+
+    private static void Kept(KernelState* k, HashSet<ulong> tables)
+    {
+        for (int i = 0; i <= KernelState.KeptTableMask; i++)
+        {
+            if (k->KeptTables[i].Table != 0)
+                Machine.Check(tables.Add(k->KeptTables[i].Table), "a kept table is kept twice");
+        }
     }
 
     // Every table of a tree is on a chain (whose it is, the count and the absence of duplicates tell).

@@ -33,7 +33,9 @@ internal sealed unsafe partial class Machine : IDisposable
     public Machine(bool generous, KernelCode? code = null)
     {
         Code = code ?? KernelCode.Managed;
-        ulong vcpus = 64 << 10;
+        ulong writes = 64 << 10;
+        ulong kept = writes + 2 * KernelState.RegionWriteCapacity * (ulong)sizeof(RegionWrite);
+        ulong vcpus = kept + (KernelState.KeptTableMask + 1) * (ulong)sizeof(KeptTable);
         ulong vmas = vcpus + VcpuCount * Layout.VcpuStride;
         ulong links = vmas + Layout.MaxSpaces * (ulong)MaxVmas * Vma.Size;
         ulong frames = links + MaxTables * 8;
@@ -52,7 +54,9 @@ internal sealed unsafe partial class Machine : IDisposable
         k->WindowPhysical = WindowPhysical;
         k->LowEnd = LowEnd;
         k->PoolStart = k->PoolNext = k->PoolEnd = PoolStart;
-        k->Spaces = (Space*)(_kernel + 4096);
+        k->Spaces = (Space*)(_kernel + 8192);
+        k->RegionWrites = (RegionWrite*)(_kernel + writes);
+        k->KeptTables = (KeptTable*)(_kernel + kept);
         k->SlotBitmap = (ulong*)(_kernel + 32768);
         k->RegionGigabytes = (ulong*)(_kernel + 40960);
         k->VcpuAreas = (ulong)(_kernel + vcpus);

@@ -111,20 +111,25 @@ internal sealed unsafe class Vcpu
             if (_small.TryGetValue(address >> 12, out ulong entry))
             {
                 physical = (entry & Entry.AddressMask) | (address & 0xfff);
-                if (Allows(entry, access))
+                if (Allows(entry, access) && !MustSetDirty(entry, access))
                     return true;
             }
             else if (_large.TryGetValue(address >> 21, out entry))
             {
                 physical = (entry & Entry.LargeAddressMask) | (address & 0x1f_ffff);
-                if (Allows(entry, access))
+                if (Allows(entry, access) && !MustSetDirty(entry, access))
                     return true;
             }
             else
             {
                 entry = 0;
             }
-            if (entry != 0)
+            if (entry != 0 && MustSetDirty(entry, access))
+            {
+                // Not a fault: the processor walks again to set the bit.
+                _small.Remove(address >> 12);
+            }
+            else if (entry != 0)
             {
                 // Rights may have grown since: the processor may look again or fault at once.
                 Drop(address);
@@ -217,6 +222,10 @@ internal sealed unsafe class Vcpu
         _small.Remove(address >> 12);
         _directories.Remove(address >> 21);
     }
+
+    /// <summary>A translation that was made by a read does not let a write through before the entry's Dirty bit is set.</summary>
+    private static bool MustSetDirty(ulong entry, Access access) =>
+        access == Access.Write && (entry & (Entry.Writable | Entry.Dirty)) == Entry.Writable;
 
     private static bool Allows(ulong entry, Access access) => access switch
     {

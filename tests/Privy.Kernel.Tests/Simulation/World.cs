@@ -52,6 +52,7 @@ internal sealed unsafe class World : IDisposable
             K->AheadDense = 1 << _random.Next(10);
             K->RateDense = 1 << _random.Next(10);
             K->RateWindow = ulong.MaxValue / 4;
+            K->PredictionsAtOnce = 1 << _random.Next(5);
             K->PoolReady = ulong.MaxValue;
             if (_random.Next(4) != 0)
             {
@@ -526,6 +527,9 @@ internal sealed unsafe class World : IDisposable
         Machine.Check(K->Epoch == epoch + 1, "epoch");
         _snapshots.Add((int)index, _main.View((int)index, start, last));
         Views++;
+        // Sometimes at once, sometimes after main has gone on.
+        if (_random.Next(2) == 0)
+            CompareViews();
     }
 
     /// <summary>What main has written between two views, wherever both show it.</summary>
