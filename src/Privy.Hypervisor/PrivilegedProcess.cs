@@ -86,7 +86,7 @@ public static class PrivilegedProcess
         var (entry, stackPointer) = new ProgramLoader(space, vcpu, machine).Load(program, ProgramBytes.HostEnvironment());
         vcpu.Start(new GuestRegisters { Rip = entry, Rsp = stackPointer, Rflags = 0x202 }, 0, 0, space.Index);
         space.Attach(vcpu);
-        var thread = new GuestThread(main, vcpu);
+        var thread = new GuestThread(main, vcpu) { IsFirst = true };
         main.Add(thread);
         thread.InheritSignals(HostSignals.InheritedMask);
         thread.Adopt();

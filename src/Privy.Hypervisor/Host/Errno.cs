@@ -26,6 +26,7 @@ public static class Errno
     public const int ENOTTY = 25;
     public const int EPIPE = 32;
     public const int ERANGE = 34;
+    public const int EDEADLK = 35;
     public const int ENAMETOOLONG = 36;
     public const int ENOSYS = 38;
     public const int ELOOP = 40;

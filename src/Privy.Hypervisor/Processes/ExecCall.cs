@@ -63,10 +63,16 @@ internal static class ExecCall
     {
         var process = thread.Process;
         var (mask, ignored) = (thread.SignalMask, process.IgnoredSignals);
-        if (NativeSpawn.CanChooseId && WillExecute(path))
+        // A group outlives its leader: while others are in it, nobody can get its id as a process id.
+        var leadsOthers = process.Group == process.Id && Array.Exists(process.Table.All(), p => p != process && p.Group == process.Id && p.NativeId != 0);
+        if (NativeSpawn.CanChooseId && !leadsOthers && WillExecute(path))
         {
             // The id is free only when this thread is gone; so there must be no way back.
-            process.Successor = () => SpawnNow(process, path, arguments, environment, mask, ignored, process.Id);
+            process.Successor = () =>
+            {
+                process.Table.StandIns.Replace(process);
+                return SpawnNow(process, path, arguments, environment, mask, ignored, process.Id);
+            };
             process.BeginExit(0, thread);
             return 0;
         }
@@ -103,12 +109,22 @@ internal static class ExecCall
         if (process.Session == process.Id)
             actions.Add(SpawnAction.NewSession());
         else if (process.Group != process.Table.Main.Group)
-            actions.Add(SpawnAction.SetProcessGroup(process.Group == process.Id ? 0 : process.Table.Find(process.Group)?.NativeId is { } leader and > 0 ? leader : process.Group));
+            actions.Add(SpawnAction.SetProcessGroup(GroupInHost(process)));
         var limits = stackalloc ResourceLimit[ResourceLimits.Count];
         actions.AddRange(process.Limits.ForExec((nint)limits));
         return NativeSpawn.Spawn(ProgramBytes.Encode(path), arguments.ConvertAll(ProgramBytes.Encode), environment.ConvertAll(ProgramBytes.Encode),
             mask, ignored, wantedId, [.. actions]);
     }
+
+    /// <summary>The group to join; 0: one of its own.</summary>
+    private static int GroupInHost(GuestProcess process) => process.Table.Find(process.Group) switch
+    {
+        // A stand-in leads a group of its id.
+        { StandIn: not null } => process.Group,
+        { } leader when leader == process => 0,
+        { NativeId: > 0 and var native } => native,
+        _ => process.Group,
+    };
 
     private static unsafe long CheckExecutable(string path)
     {

@@ -64,8 +64,14 @@ internal sealed unsafe partial class GuestProcess
     /// <summary>Absolute path of the program.</summary>
     internal string ProgramPath { get; set; }
 
-    /// <summary>Process id: the host process's for main, the thread id of its first host thread for a child.</summary>
+    /// <summary>Process id: the host process's for main, the stand-in's for a child; the thread id of its first host thread for a child that has none.</summary>
     internal int Id { get; set; }
+
+    /// <summary>The process of the host that has the id of a forked child; null for main, after vfork, and where the host has refused one.</summary>
+    internal StandIn? StandIn { get; set; }
+
+    /// <summary>Id in the host of a forked child's first thread.</summary>
+    internal int FirstHostThread { get; init; }
 
     /// <summary>Process group and session as the program sees them.</summary>
     internal int Group { get; set; }

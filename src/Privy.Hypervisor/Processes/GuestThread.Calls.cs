@@ -11,6 +11,17 @@ internal sealed unsafe partial class GuestThread : ISyscallContext
 
     int ISyscallContext.ProcessId => Process.Id;
 
+    int ISyscallContext.HostIdOf(int id) => Process.Table.HostIdOf(id);
+
+    bool ISyscallContext.PrepareSettings(int processId) => Process.Table.Find(processId)?.StandIn?.AwaitOwnMemory() == true;
+
+    string ISyscallContext.ShowIdentity(string name)
+    {
+        var (process, parent) = (Process, ProcessCalls.ParentId(Process));
+        var text = HostFile.ReadText($"/proc/{process.FirstHostThread}/{name}");
+        return name == "stat" ? ProcessReport.Stat(text, process.Id, parent, process.Group, process.Session) : ProcessReport.Status(text, process.Id, parent);
+    }
+
     string ISyscallContext.ProgramPath => Process.ProgramPath;
 
     SyscallArena ISyscallContext.Arena { get; } = new();

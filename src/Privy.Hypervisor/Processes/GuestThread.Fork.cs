@@ -114,6 +114,9 @@ internal sealed unsafe partial class GuestThread
             return -Errno.EAGAIN;
         }
 
+        // A child of vfork is about to exec, and nobody outside has heard of it by then.
+        if (!sharesMemory)
+            runner.Begin(Process.Table.StandIns, CurrentName());
         using var vforkDone = vfork ? new ManualResetEventSlim() : null;
         AddressSpace space = Space;
         if (!sharesMemory)
@@ -133,22 +136,27 @@ internal sealed unsafe partial class GuestThread
         var child = new GuestProcess(Process.Table, Process, space, Process.ProgramPath)
         {
             SharesSpace = sharesMemory,
-            Id = runner.ThreadId,
+            FirstHostThread = runner.ThreadId,
             Group = Process.Group,
             Session = Process.Session,
             ExitSignal = (int)(flags & CloneFlags.SignalMask),
             VforkDone = vforkDone,
         };
-        child.SetSignals(Process.Signals.Fork(child.Id));
-        var thread = new GuestThread(child, runner.Vcpu);
+        var thread = new GuestThread(child, runner.Vcpu) { IsFirst = true };
         CopyStateTo(thread, stack, (flags & CloneFlags.SetTls) != 0 ? tls : null);
         thread.InheritSignals(this);
         thread.InheritHost(this);
         space.Attach(runner.Vcpu);
+        // As late as may be: it is made meanwhile.
+        child.StandIn = runner.TakeStandIn();
+        child.Id = child.StandIn?.ProcessId ?? runner.ThreadId;
+        child.SetSignals(Process.Signals.Fork(child.Id));
         child.Add(thread);
         runner.Child = thread;
 
         Process.Table.Add(child);
+        if (child.StandIn is { } standIn)
+            Process.Table.StandIns.Add(child, standIn);
         var id = child.Id;
         if ((flags & CloneFlags.ParentSetTid) != 0)
             _ = TryWriteInt(parentTid, id);
@@ -169,8 +177,8 @@ internal sealed unsafe partial class GuestThread
             return;
         // Here, so that fork need not wake more than one thread.
         var table = thread.Process.Table;
-        if (!thread.Process.SharesSpace)
-            table.StandIns.Add(thread.Process, thread.HostName);
+        if (thread.Process.StandIn is not null)
+            table.StandIns.Notify();
         if (thread.Process.Parent == table.Main)
             table.Ready.Replenish();
         thread.Adopt();

@@ -32,11 +32,8 @@ internal sealed unsafe partial class GuestThread
     /// <summary>On the parent's thread.</summary>
     internal void InheritHost(GuestThread parent)
     {
-        const ulong getName = 16;
-        (ulong, ulong) name;
-        _ = HostSyscall.RawQuick(SyscallNumber.prctl, getName, (ulong)(&name));
-        _hostName = name;
-        _hostParent = parent.ThreadId;
+        _hostName = CurrentName();
+        _hostParent = parent.HostThreadId;
         if (!Volatile.Read(ref s_credentialsChanged))
             return;
         var (users, groups) = (new uint[3], new uint[3]);
@@ -52,14 +49,13 @@ internal sealed unsafe partial class GuestThread
         _credentials = new Credentials(users, groups, supplementary);
     }
 
-    /// <summary>The name that the thread begins with (PR_GET_NAME), without its end.</summary>
-    internal byte[] HostName
+    /// <summary>The calling thread's name as it is stored (PR_GET_NAME).</summary>
+    private static (ulong, ulong) CurrentName()
     {
-        get
-        {
-            var name = _hostName;
-            return new ReadOnlySpan<byte>(&name, sizeof((ulong, ulong))).TrimEnd((byte)0).ToArray();
-        }
+        const ulong getName = 16;
+        (ulong, ulong) name;
+        _ = HostSyscall.RawQuick(SyscallNumber.prctl, getName, (ulong)(&name));
+        return name;
     }
 
     /// <summary>On the new thread.</summary>

@@ -71,7 +71,7 @@ internal sealed unsafe partial class GuestThread
                 // Between unlocking and taking the entry off the list: a waiter may need the wake-up that the thread no longer makes.
                 if (wasPending && !priority && value == 0)
                     break;
-                if ((value & owner) != (uint)ThreadId)
+                if ((value & owner) != (uint)ThreadId && (value & owner) != (uint)HostThreadId)
                     return true;
             }
             while (Interlocked.CompareExchange(ref *word, (value & waiters) | ownerDied, value) != value);

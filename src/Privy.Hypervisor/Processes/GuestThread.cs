@@ -36,8 +36,14 @@ internal sealed unsafe partial class GuestThread
     /// <summary>The host thread; set on it before the thread first runs.</summary>
     internal HostThread Host { get; private set; } = null!;
 
-    /// <summary>Thread id, in the host and as the program sees it.</summary>
-    public int ThreadId => Host.ThreadId;
+    /// <summary>Thread id as the program sees it: a first thread has its process' id.</summary>
+    public int ThreadId => IsFirst ? Process.Id : Host.ThreadId;
+
+    /// <summary>Thread id in the host.</summary>
+    internal int HostThreadId => Host.ThreadId;
+
+    /// <summary>The thread that a process began with.</summary>
+    internal bool IsFirst { get; init; }
 
     /// <summary>CLONE_CHILD_CLEARTID: the word to clear and wake when the thread ends; 0: none.</summary>
     internal ulong ClearChildTid { get; set; }
@@ -58,7 +64,7 @@ internal sealed unsafe partial class GuestThread
     internal void Adopt()
     {
         Host = new HostThread();
-        Vcpu.HostThreadId = ThreadId;
+        Vcpu.HostThreadId = HostThreadId;
         LoadStartState();
         JoinSignals();
         if (Process == Process.Table.Main)

@@ -83,7 +83,7 @@ internal static unsafe class MemoryCalls
             // The kernel reads the word, and some operations write it: priority inheritance stores the owner, WAKE_OP computes.
             var writesFirst = operation is lockPi or unlockPi or tryLockPi or lockPi2 or waitRequeuePi;
             var writesSecond = operation is wakeOperation or waitRequeuePi or compareRequeuePi;
-            if (!Translate(thread, ref first, writesFirst) || (usesSecond && !Translate(thread, ref second, writesSecond)))
+            if (!TranslateFutex(thread, ref first, writesFirst) || (usesSecond && !TranslateFutex(thread, ref second, writesSecond)))
                 return -Errno.EFAULT;
         }
 
@@ -98,7 +98,19 @@ internal static unsafe class MemoryCalls
 
         if (operation is not (wait or wake or requeue or compareRequeue or wakeOperation or lockPi or unlockPi or tryLockPi or waitBitset or wakeBitset or waitRequeuePi or compareRequeuePi or lockPi2))
             return -Errno.ENOSYS;
-        var result = thread.HostCall(SyscallNumber.futex, first, a.A1, a.A2, timeoutArgument, second, a.A5);
+        const ulong isPrivate = 128, realTime = 256;
+        var aligned = (a.A0 & 3) == 0;
+        var lockedHere = aligned && ((a.A1 & isPrivate) == 0 || !thread.Space.IsMain);
+        var clock = operation == lockPi2 && (a.A1 & realTime) == 0 ? Signals.HostClock.MonotonicId : Signals.HostClock.Realtime;
+        var result = operation switch
+        {
+            lockPi or lockPi2 when lockedHere => PriorityMutexes.Lock(thread, a.A0, wait: true, clock, a.A3 == 0 ? -1 : ((long)timeout[0] * Signals.HostClock.Second) + (long)timeout[1]),
+            tryLockPi when lockedHere => PriorityMutexes.Lock(thread, a.A0, wait: false, clock, -1),
+            unlockPi when aligned => PriorityMutexes.Unlock(thread, a.A0),
+            _ => (long?)null,
+        } ?? thread.HostCall(SyscallNumber.futex, first, a.A1, a.A2, timeoutArgument, second, a.A5);
+        if (operation == unlockPi && result == 0)
+            PriorityMutexes.Tell();
         thread.EndOutputs();
         if (result != -Errno.EINTR)
             return result;
@@ -107,7 +119,7 @@ internal static unsafe class MemoryCalls
     }
 
     /// <summary>Host address of a futex word: in main its own, in a snapshot that of the child's private page.</summary>
-    private static bool Translate(GuestThread thread, ref ulong address, bool written)
+    internal static bool TranslateFutex(GuestThread thread, ref ulong address, bool written)
     {
         if ((address & 3) != 0)
             return true; // the kernel says EINVAL

@@ -44,7 +44,8 @@ internal static unsafe class ProcessCalls
     private static void On(int number, Handler handler) =>
         SyscallDispatcher.Register(number, (ISyscallContext context, in SyscallArguments arguments) => handler((GuestThread)context, arguments));
 
-    private static int ParentId(GuestProcess process)
+    /// <summary>getppid(2).</summary>
+    internal static int ParentId(GuestProcess process)
     {
         if (process.Parent is { } parent)
             return parent.Id;

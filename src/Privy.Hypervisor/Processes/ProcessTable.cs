@@ -87,6 +87,17 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
         return null;
     }
 
+    /// <summary>
+    /// The thread of the host behind a process or thread id, where that is another: the first thread of a forked child, or the native process that a child has become. 0: none.
+    /// </summary>
+    internal int HostIdOf(int id) => Find(id) switch
+    {
+        null or { State: ChildState.Exited } => 0,
+        { NativeId: not 0 and var native } => native == id ? 0 : native,
+        { StandIn: not null, FirstHostThread: var thread } => thread,
+        _ => 0,
+    };
+
     /// <inheritdoc/>
     public IReadOnlyList<ProcessSignals> SnapshotsOfGroup(int group) =>
         [.. All().Where(p => p != Main && p.NativeId == 0 && p.State != ChildState.Exited && (group == 0 || p.Group == group)).Select(p => p.Signals)];
@@ -96,6 +107,17 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
 
     /// <inheritdoc/>
     public bool IsZombie(int processId) => Find(processId) is { State: ChildState.Exited };
+
+    /// <inheritdoc/>
+    public bool IsLeaving(int processId) => StandIns.IsLeaving(processId);
+
+    /// <inheritdoc/>
+    public bool HidesGroup(int group)
+    {
+        var processes = All();
+        // A stand-in leads a group, whether the child it stands for does or not.
+        return Array.Exists(processes, p => p.Id == group && p.StandIn is not null) && !Array.Exists(processes, p => p.Group == group);
+    }
 
     /// <inheritdoc/>
     public int GroupOf(int processId) => Find(processId)?.Group ?? 0;
@@ -116,13 +138,21 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
     internal void Remove(GuestProcess process)
     {
         lock (Tree)
-            _processes.Remove(process.Id);
+            Forget(process);
+    }
+
+    private void Forget(GuestProcess process)
+    {
+        if (_processes.Remove(process.Id) && process.StandIn is { } standIn)
+            StandIns.Leave(standIn);
     }
 
     /// <summary>A state change that a parent may wait for.</summary>
     internal void Report(GuestProcess process, ChildState state, int waitStatus)
     {
         GuestProcess? parent;
+        if (state == ChildState.Exited && process.StandIn is not null)
+            StandIns.Ended(process);
         lock (Tree)
         {
             process.State = state;
@@ -135,11 +165,11 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
                 {
                     orphan.Parent = null;
                     if (orphan.State == ChildState.Exited)
-                        _processes.Remove(orphan.Id);
+                        Forget(orphan);
                 }
 
                 if (parent is null || parent.IgnoresChildren)
-                    _processes.Remove(process.Id);
+                    Forget(process);
             }
         }
 
@@ -161,7 +191,9 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
         }
 
         var vcpu = thread.Vcpu;
-        StandIns.Ended(process);
+        // As early as may be: it must be gone when the parent waits, or before the child's successor can be made.
+        if (process.NativeId == 0)
+            StandIns.Ended(process);
         thread.ReleaseSnapshot();
         // The child's descriptors close before its parent hears of the end, as natively: a reader of a pipe must see its end. This
         // thread has its own table, and needs no descriptor any more.

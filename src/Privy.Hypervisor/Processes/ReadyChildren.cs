@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
@@ -9,11 +10,19 @@ namespace Privy.Hypervisor.Processes;
 /// <summary>A host thread, with its vCPU, that waits to become a forked child.</summary>
 internal sealed class ChildRunner
 {
+    private readonly ManualResetEventSlim _begun = new();
     private readonly ManualResetEventSlim _go = new();
     private readonly ManualResetEventSlim _known = new();
     private readonly ManualResetEventSlim _separated = new();
     private Action<ChildRunner>? _body;
     private volatile int _error;
+    private StandIns? _standIns;
+    private (ulong, ulong) _name;
+    private StandIn? _standIn;
+    private int _claimed;
+    private volatile bool _made;
+
+    private static readonly long s_longestSpin = Environment.ProcessorCount == 1 ? 0 : Stopwatch.Frequency / 5000;
 
     private readonly Machine _machine;
 
@@ -28,7 +37,7 @@ internal sealed class ChildRunner
     /// <summary>The guest thread it is to run; set before <see cref="Go"/>.</summary>
     internal GuestThread? Child { get; set; }
 
-    /// <summary>Id of the thread: the child's process id.</summary>
+    /// <summary>Id of the thread in the host.</summary>
     internal int ThreadId { get; private set; }
 
     /// <summary>
@@ -54,11 +63,34 @@ internal sealed class ChildRunner
         return runner;
     }
 
+    /// <summary>
+    /// A fork has begun: has the child's stand-in made on this thread, which would otherwise be woken by <see cref="Go"/>, while the forking thread makes the snapshot.
+    /// </summary>
+    internal void Begin(StandIns standIns, (ulong, ulong) name)
+    {
+        _standIns = standIns;
+        _name = name;
+        _begun.Set();
+    }
+
+    /// <summary>The stand-in; null without <see cref="Begin"/>, or where the host refuses one. Makes it here if this thread has not got a processor yet.</summary>
+    internal StandIn? TakeStandIn()
+    {
+        if (_standIns is not { } standIns)
+            return null;
+        if (Interlocked.Exchange(ref _claimed, 1) == 0)
+            return standIns.Make(_name);
+        for (var spin = default(SpinWait); !_made;)
+            spin.SpinOnce();
+        return _standIn;
+    }
+
     /// <summary>Lets the child run, once the thread has copies of its own of descriptors, working directory and umask.</summary>
     internal void Go(Action<ChildRunner> body)
     {
         _body = body;
         _go.Set();
+        _begun.Set();
     }
 
     /// <summary>Waits until it has them; until then the parent must not change its own.</summary>
@@ -73,14 +105,32 @@ internal sealed class ChildRunner
     /// <summary>There will be no child: the thread ends.</summary>
     internal void Abandon()
     {
+        if (TakeStandIn() is { } standIn)
+        {
+            standIn.Kill();
+            _standIns!.Leave(standIn);
+        }
+
         _machine.ReturnVcpu(Vcpu);
         _go.Set();
+        _begun.Set();
     }
 
     private void Main()
     {
         ThreadId = (int)HostSyscall.RawQuick(SyscallNumber.gettid);
         _known.Set();
+        _begun.Wait();
+        if (_standIns is { } standIns && Interlocked.Exchange(ref _claimed, 1) == 0)
+        {
+            _standIn = standIns.Make(_name);
+            _made = true;
+            // The snapshot takes no longer than that: the forking thread need not wake this one again.
+            var end = Stopwatch.GetTimestamp() + s_longestSpin;
+            while (!_go.IsSet && Stopwatch.GetTimestamp() < end)
+                Thread.SpinWait(20);
+        }
+
         _go.Wait();
         if (_body is null)
             return;

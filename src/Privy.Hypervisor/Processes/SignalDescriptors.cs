@@ -73,7 +73,7 @@ internal static unsafe class SignalDescriptors
         var result = HostSyscall.Raw(SyscallNumber.pipe2, (ulong)ends, flags);
         if (result < 0)
             return result;
-        var (reader, threadId) = (ends[0], thread.ThreadId);
+        var (reader, threadId) = (ends[0], thread.HostThreadId);
         var created = new Descriptor(thread.ProcessSignals) { Mask = mask };
         using var done = new ManualResetEventSlim();
         var path = $"/proc/self/task/{threadId}/fd/{reader}\0";

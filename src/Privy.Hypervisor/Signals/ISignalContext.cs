@@ -72,4 +72,10 @@ public interface IProcessDirectory
 
     /// <summary>True for a child of the program that has ended and that its parent has not waited for.</summary>
     bool IsZombie(int processId) => false;
+
+    /// <summary>True for the id of a child of the program that is no more, but that the host still knows for a moment.</summary>
+    bool IsLeaving(int processId) => false;
+
+    /// <summary>True for a process group that the host knows and the program does not.</summary>
+    bool HidesGroup(int group) => false;
 }

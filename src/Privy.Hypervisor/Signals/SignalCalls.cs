@@ -170,9 +170,9 @@ public static unsafe class SignalCalls
             if (context.Processes.IsZombie(target))
                 return 0;
             // Threads of the hypervisor are nobody's business.
-            return IsHostThread(target) ? -Errno.ESRCH : Native(HostCallNumber.Kill, (ulong)(long)target, (ulong)signal);
+            return IsHostThread(target) || context.Processes.IsLeaving(target) ? -Errno.ESRCH : Native(HostCallNumber.Kill, (ulong)(long)target, (ulong)signal);
         }
-        if (target == int.MinValue)
+        if (target == int.MinValue || (target < -1 && context.Processes.HidesGroup(-target)))
             return -Errno.ESRCH;
 
         // The host kernel reaches the native members of the group, and the main process: as a signal from outside, which comes back here. The snapshots in
@@ -226,7 +226,7 @@ public static unsafe class SignalCalls
             target = native;
         else if (context.Processes.IsZombie(target))
             return 0;
-        return IsHostThread(target) ? -Errno.ESRCH : Native(HostCallNumber.RtSigqueueinfo, (ulong)target, (ulong)signal, (ulong)&info);
+        return IsHostThread(target) || context.Processes.IsLeaving(target) ? -Errno.ESRCH : Native(HostCallNumber.RtSigqueueinfo, (ulong)target, (ulong)signal, (ulong)&info);
     }
 
     /// <summary>rt_tgsigqueueinfo(process, thread, signal, info).</summary>

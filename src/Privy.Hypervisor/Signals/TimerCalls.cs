@@ -65,7 +65,7 @@ public static class TimerCalls
             case HostClock.Realtime or HostClock.MonotonicId or HostClock.ProcessCpu or HostClock.Boottime or HostClock.Tai:
                 break;
             case HostClock.ThreadCpu:
-                clock = HostClock.OfThread(context.ThreadSignals.ThreadId);
+                clock = HostClock.OfThread((int)HostSyscall.RawQuick(HostCallNumber.Gettid));
                 break;
             case HostClock.RealtimeAlarm: // Nothing is woken from suspend.
                 clock = HostClock.Realtime;

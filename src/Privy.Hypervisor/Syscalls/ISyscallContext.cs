@@ -12,6 +12,14 @@ public interface ISyscallContext
     /// <summary>Process id as the program sees it.</summary>
     int ProcessId { get; }
 
+    /// <summary>The host's id of what the program knows as a process or thread with this id, where that is another; 0: it is none, or has the same.</summary>
+    int HostIdOf(int id) => 0;
+
+    /// <summary>
+    /// Sees to it that what Linux keeps for a process (oom_score_adj) can be changed for that one alone, by the id that the program knows. False: it cannot.
+    /// </summary>
+    bool PrepareSettings(int processId) => false;
+
     /// <summary>Absolute path of the program, for /proc/self/exe.</summary>
     string ProgramPath { get; }
 
@@ -55,6 +63,9 @@ public interface ISyscallContext
 
     /// <summary>True for a descriptor of the hypervisor: the program must not see or close it.</summary>
     bool IsReservedDescriptor(int descriptor);
+
+    /// <summary>The text of "stat" or "status" of the process in /proc, with the ids that the program knows. Only where <see cref="HostIdOf"/> says another than the process id.</summary>
+    string ShowIdentity(string name) => "";
 
     /// <summary>The first such number from <paramref name="first"/> to <paramref name="last"/>; the one behind the last if there is none.</summary>
     int NextReservedDescriptor(int first, int last);

@@ -4,24 +4,28 @@ using static Privy.Hypervisor.Syscalls.SyscallNumber;
 
 namespace Privy.Hypervisor.Syscalls;
 
-/// <summary>/proc/self/maps and its relatives: the program's own memory, not the hypervisor's.</summary>
+/// <summary>/proc/self/maps and its relatives: the program's own memory, not the hypervisor's; and the ids of a forked child in stat and status.</summary>
 public static unsafe partial class SyscallDispatcher
 {
     private const ulong CloseOnExec = 0x80000;
 
     private static long Open(ISyscallContext context, in SyscallArguments arguments) =>
-        ShowOwnMemory(context, SyscallMarshaller.Execute(context, Described(open), in arguments), arguments.A0, arguments.A1);
+        ShowOwn(context, SyscallMarshaller.Execute(context, Described(open), in arguments), arguments.A0, arguments.A1);
 
     private static long OpenAt(ISyscallContext context, in SyscallArguments arguments) =>
-        ShowOwnMemory(context, SyscallMarshaller.Execute(context, Described(openat), in arguments), arguments.A1, arguments.A2);
+        ShowOwn(context, SyscallMarshaller.Execute(context, Described(openat), in arguments), arguments.A1, arguments.A2);
 
-    /// <summary>Puts another file in the place of one that was just opened, if that is a list of the process's memory. All refusals were the host's.</summary>
-    private static long ShowOwnMemory(ISyscallContext context, long opened, ulong path, ulong flags)
+    /// <summary>Puts another file in the place of one that was just opened, if that is one that tells of the process. All refusals were the host's.</summary>
+    private static long ShowOwn(ISyscallContext context, long opened, ulong path, ulong flags)
     {
         const ulong pathOnly = 0x200000;
-        if (opened < 0 || (flags & pathOnly) != 0 || SyscallPaths.MemoryReportOf(context, path) is not { } report)
+        if (opened < 0 || (flags & pathOnly) != 0)
             return opened;
-        var result = CreateFile(Encoding.UTF8.GetBytes(context.ListMemory(report)));
+        var text = SyscallPaths.MemoryReportOf(context, path) is { } report ? context.ListMemory(report)
+            : SyscallPaths.IdentityReportOf(context, path) is { } name ? context.ShowIdentity(name) : null;
+        if (text is null)
+            return opened;
+        var result = CreateFile(Encoding.UTF8.GetBytes(text));
         if (result >= 0)
         {
             var file = (ulong)result;

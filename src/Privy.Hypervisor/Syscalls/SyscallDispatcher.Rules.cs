@@ -168,13 +168,6 @@ public static unsafe partial class SyscallDispatcher
         return false;
     }
 
-    /// <summary>Priority belongs to the thread; that of a group or user is not the program's alone.</summary>
-    private static long SetPriority(ISyscallContext context, in SyscallArguments arguments) =>
-        (int)arguments.A0 == 0 ? SyscallMarshaller.Execute(context, Described(setpriority), in arguments) : -Errno.EPERM;
-
-    private static long SetIoPriority(ISyscallContext context, in SyscallArguments arguments) =>
-        (int)arguments.A0 == 1 ? SyscallMarshaller.Execute(context, Described(ioprio_set), in arguments) : -Errno.EPERM;
-
     /// <summary>What a snapshot used is what its thread used.</summary>
     private static long GetResourceUsage(ISyscallContext context, in SyscallArguments arguments)
     {
@@ -186,7 +179,7 @@ public static unsafe partial class SyscallDispatcher
     private static long ClockGetTime(ISyscallContext context, in SyscallArguments arguments)
     {
         const int ProcessClock = 2, ThreadClock = 3;
-        var clock = context.Translates && (int)arguments.A0 == ProcessClock ? ThreadClock : arguments.A0;
+        var clock = context.Translates && (int)arguments.A0 == ProcessClock ? ThreadClock : ClockInHost(context, arguments.A0);
         return SyscallMarshaller.Execute(context, Described(clock_gettime), arguments with { A0 = clock });
     }
 

@@ -105,11 +105,10 @@ public static unsafe partial class SyscallDispatcher
         handlers[getsockopt] = GetSocketOption;
         handlers[setrlimit] = SetLimit;
         handlers[prlimit64] = Prlimit;
-        handlers[setpriority] = SetPriority;
-        handlers[ioprio_set] = SetIoPriority;
         handlers[getrusage] = GetResourceUsage;
         handlers[clock_gettime] = ClockGetTime;
         handlers[personality] = Personality;
+        AddThreadCalls(handlers);
         return handlers;
     }
 

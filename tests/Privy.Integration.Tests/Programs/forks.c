@@ -1111,6 +1111,289 @@ CASE(seen_from_outside)
     }
 }
 
+/* ---- one and the same pid inside and outside ---- */
+
+/* The first numbers of /proc/PID/stat behind the name: state, parent, group, session. */
+static char stat_of(const char *process, long *pid, long *parent, long *group, long *session)
+{
+    char path[100], text[1000], state = 0;
+    snprintf(path, sizeof path, "/proc/%s/stat", process);
+    FILE *f = fopen(path, "r");
+    CHECK(f != NULL && fgets(text, sizeof text, f) != NULL);
+    fclose(f);
+    *pid = atol(text);
+    EQUAL(4, sscanf(strrchr(text, ')') + 2, "%c %ld %ld %ld", &state, parent, group, session));
+    return state;
+}
+
+/* Says something, waits for the answer, ends. */
+static pid_t child_that_waits(int ready[2], int go[2])
+{
+    char c;
+    SYS(pipe(ready));
+    SYS(pipe(go));
+    fflush(NULL);
+    pid_t child = (pid_t)SYS(fork());
+    if (child == 0) {
+        signal(SIGUSR1, exit_five);
+        EQUAL(1, write(ready[1], "r", 1));
+        SYS(close(go[1]));
+        while (read(go[0], &c, 1) == -1 && errno == EINTR) {}
+        _exit(3);
+    }
+    EQUAL(1, read(ready[0], &c, 1));
+    return child;
+}
+
+static void shut(int ready[2], int go[2])
+{
+    for (int i = 0; i < 2; i++) {
+        close(ready[i]);
+        close(go[i]);
+    }
+}
+
+CASE(one_pid_outside_and_inside)
+{
+    int ready[2], go[2];
+    for (int round = 0; round < 3; round++) {
+        pid_t child = child_that_waits(ready, go);
+        char name[20];
+        long pid, parent, group, session;
+        snprintf(name, sizeof name, "%d", (int)child);
+        /* At once, and after a while, as another program sees it and as this one does. */
+        sleep_ms(round * 30);
+        CHECK(stat_of(name, &pid, &parent, &group, &session) != 'Z');
+        EQUAL(child, pid);
+        EQUAL(getpid(), parent);
+        char command[200], out[100];
+        snprintf(command, sizeof command, "read -r pid name state parent rest < /proc/%d/stat; echo $pid $parent", (int)child);
+        EQUAL(0, run_shell(command, out, sizeof out));
+        int seen, its_parent;
+        EQUAL(2, sscanf(out, "%d %d", &seen, &its_parent));
+        EQUAL(child, seen);
+        EQUAL(getpid(), its_parent);
+        SYS(close(go[1]));
+        /* Ended, and not waited for: it keeps its number. */
+        WAIT_UNTIL(stat_of(name, &pid, &parent, &group, &session) == 'Z');
+        EQUAL(0, kill(child, 0));
+        expect_exit(child, 3);
+        EQUAL(-1, kill(child, 0));
+        EQUAL(ESRCH, errno);
+        WAIT_UNTIL(access("/proc/self", F_OK) == 0 && (snprintf(command, sizeof command, "/proc/%d", (int)child), access(command, F_OK)) == -1);
+        shut(ready, go);
+    }
+}
+
+CASE(own_ids_in_proc)
+{
+    pid_t main_pid = getpid();
+    long group = getpgrp(), session = getsid(0);
+    IN_CHILD({
+        long pid, parent, its_group, its_session;
+        char text[4000] = { 0 }, want[40], own[20];
+        (void)stat_of("self", &pid, &parent, &its_group, &its_session);
+        EQUAL(getpid(), pid);
+        EQUAL(main_pid, parent);
+        EQUAL(group, its_group);
+        EQUAL(session, its_session);
+        int fd = (int)SYS(open("/proc/self/status", O_RDONLY));
+        CHECK(read(fd, text, sizeof text - 1) > 0);
+        snprintf(want, sizeof want, "\nPid:\t%d\n", (int)getpid());
+        CHECK(strstr(text, want) != NULL);
+        snprintf(want, sizeof want, "\nPPid:\t%d\n", (int)main_pid);
+        CHECK(strstr(text, want) != NULL);
+        /* Its own descriptors, by every name of the directory. */
+        struct stat here, there;
+        SYS(fstat(fd, &here));
+        for (int i = 0; i < 4; i++) {
+            snprintf(text, sizeof text, i == 0 ? "/proc/self/fd/%d" : i == 1 ? "/dev/fd/%d" : i == 2 ? "/proc/%2$d/fd/%1$d" : "/proc/self/task/%2$d/fd/%1$d", fd, (int)getpid());
+            SYS(stat(text, &there));
+            EQUAL(here.st_ino, there.st_ino);
+        }
+        SYS(readlink("/proc/self", own, sizeof own - 1));
+        EQUAL(getpid(), atoi(own));
+    });
+}
+
+static int oom_score_adj(const char *process)
+{
+    char path[100];
+    int value;
+    snprintf(path, sizeof path, "/proc/%s/oom_score_adj", process);
+    FILE *f = fopen(path, "r");
+    CHECK(f != NULL && fscanf(f, "%d", &value) == 1);
+    fclose(f);
+    return value;
+}
+
+static void set_oom_score_adj(const char *process, int value)
+{
+    char path[100], text[20];
+    snprintf(path, sizeof path, "/proc/%s/oom_score_adj", process);
+    int fd = (int)SYS(open(path, O_WRONLY));
+    int length = snprintf(text, sizeof text, "%d", value);
+    EQUAL(length, write(fd, text, (size_t)length));
+    SYS(close(fd));
+}
+
+/* What the out-of-memory killer thinks of a child is the child's own affair, at its first instruction and later. */
+CASE(oom_score_adj)
+{
+    int before = oom_score_adj("self"), own[2], go[2];
+    for (int round = 0; round < 3; round++) {
+        char c, name[20], command[200], out[100];
+        SYS(pipe(own));
+        SYS(pipe(go));
+        fflush(NULL);
+        pid_t child = (pid_t)SYS(fork());
+        if (child == 0) {
+            sleep_ms(round * 15);
+            EQUAL(before, oom_score_adj("self"));
+            set_oom_score_adj(round == 1 ? "thread-self" : "self", before + 3 + round);
+            EQUAL(before + 3 + round, oom_score_adj("self"));
+            EQUAL(1, write(own[1], "r", 1));
+            EQUAL(1, read(go[0], &c, 1));
+            EQUAL(before + 50, oom_score_adj("self"));
+            _exit(0);
+        }
+        EQUAL(1, read(own[0], &c, 1));
+        EQUAL(before, oom_score_adj("self"));
+        snprintf(name, sizeof name, "%d", (int)child);
+        EQUAL(before + 3 + round, oom_score_adj(name));
+        snprintf(command, sizeof command, "cat /proc/%d/oom_score_adj", (int)child);
+        EQUAL(0, run_shell(command, out, sizeof out));
+        EQUAL(before + 3 + round, atoi(out));
+        set_oom_score_adj(name, before + 50);
+        EQUAL(before, oom_score_adj("self"));
+        EQUAL(1, write(go[1], "g", 1));
+        expect_exit(child, 0);
+        shut(own, go);
+    }
+}
+
+/* From another program, with the number that fork returned. */
+CASE(killed_from_outside_by_number)
+{
+    static const struct { const char *signal; int status; } rounds[] = { { "USR1", 5 << 8 }, { "KILL", SIGKILL }, { "TERM", SIGTERM }, { "USR1", 5 << 8 } };
+    for (int i = 0; i < 4; i++) {
+        int ready[2], go[2], status;
+        char command[100], out[100];
+        pid_t child = child_that_waits(ready, go);
+        sleep_ms(i * 12);
+        snprintf(command, sizeof command, "kill -%s %d", rounds[i].signal, (int)child);
+        EQUAL(0, run_shell(command, out, sizeof out));
+        EQUAL(child, waitpid(child, &status, 0));
+        EQUAL(rounds[i].status, status);
+        shut(ready, go);
+    }
+}
+
+/* A signal to a child of the program's own making comes once, whichever way it is named, and none is left for the host to add. */
+CASE(signals_by_every_name)
+{
+    int ready[2], go[2], status;
+    pid_t child = child_that_waits(ready, go);
+    EQUAL(0, kill(child, 0));
+    EQUAL(-1, kill(-child, 0));
+    EQUAL(ESRCH, errno);
+    EQUAL(-1, syscall(SYS_tgkill, getpid(), child, SIGUSR1));
+    EQUAL(ESRCH, errno);
+    SYS(syscall(SYS_tgkill, child, child, SIGUSR1));
+    EQUAL(child, waitpid(child, &status, 0));
+    EQUAL(5 << 8, status);
+    shut(ready, go);
+    child = child_that_waits(ready, go);
+    SYS(syscall(SYS_tkill, child, SIGUSR1));
+    EQUAL(child, waitpid(child, &status, 0));
+    EQUAL(5 << 8, status);
+    shut(ready, go);
+    child = child_that_waits(ready, go);
+    SYS(setpgid(child, child));
+    EQUAL(0, kill(-child, 0));
+    SYS(kill(-child, SIGUSR1));
+    EQUAL(child, waitpid(child, &status, 0));
+    EQUAL(5 << 8, status);
+    shut(ready, go);
+}
+
+/* Calls that name a thread by its id reach the child's, not what stands for it. */
+CASE(scheduling_by_pid)
+{
+    int ready[2], go[2];
+    pid_t child = child_that_waits(ready, go);
+    cpu_set_t set;
+    struct sched_param parameter;
+    SYS(sched_getaffinity(child, sizeof set, &set));
+    CHECK(CPU_COUNT(&set) > 0);
+    SYS(sched_setaffinity(child, sizeof set, &set));
+    EQUAL(SCHED_OTHER, sched_getscheduler(child));
+    SYS(sched_getparam(child, &parameter));
+    errno = 0;
+    int nice_before = getpriority(PRIO_PROCESS, 0);
+    SYS(setpriority(PRIO_PROCESS, (id_t)child, nice_before + 1));
+    EQUAL(nice_before + 1, getpriority(PRIO_PROCESS, (id_t)child));
+    EQUAL(nice_before, getpriority(PRIO_PROCESS, 0));
+    SYS(close(go[1]));
+    expect_exit(child, 3);
+    shut(ready, go);
+    IN_CHILD({
+        SYS(setpriority(PRIO_PROCESS, (id_t)getpid(), nice_before + 2));
+        EQUAL(nice_before + 2, getpriority(PRIO_PROCESS, 0));
+        clockid_t clock;
+        struct timespec t;
+        EQUAL(0, pthread_getcpuclockid(pthread_self(), &clock));
+        SYS(clock_gettime(clock, &t));
+        CHECK(t.tv_sec > 0 || t.tv_nsec > 0);
+    });
+}
+
+/* A mutex with priority inheritance is handed on by the host's kernel, which must know who has it. */
+CASE(priority_inheritance)
+{
+    struct shared { pthread_mutex_t mutex; volatile int turns[2]; } *shared = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(shared != MAP_FAILED);
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setprotocol(&attributes, PTHREAD_PRIO_INHERIT);
+    EQUAL(0, pthread_mutex_init(&shared->mutex, &attributes));
+    fflush(NULL);
+    pid_t child = (pid_t)SYS(fork());
+    int which = child == 0;
+    for (int i = 0; i < 200; i++) {
+        EQUAL(0, pthread_mutex_lock(&shared->mutex));
+        shared->turns[which]++;
+        if (i % 10 == 0)
+            usleep(300);
+        EQUAL(0, pthread_mutex_unlock(&shared->mutex));
+    }
+    if (child == 0)
+        _exit(0);
+    expect_exit(child, 0);
+    EQUAL(200, shared->turns[0]);
+    EQUAL(200, shared->turns[1]);
+    SYS(munmap(shared, PAGE));
+}
+
+/* Numbers are not given anew while a child that has one is not waited for, and are all different. */
+CASE(many_pids)
+{
+    enum { count = 40 };
+    pid_t pids[count];
+    for (int round = 0; round < 5; round++) {
+        for (int i = 0; i < count; i++) {
+            pids[i] = (pid_t)SYS(fork());
+            if (pids[i] == 0)
+                _exit(i);
+            for (int j = 0; j < i; j++)
+                CHECK(pids[i] != pids[j]);
+        }
+        for (int i = 0; i < count; i++)
+            expect_exit(pids[i], i);
+    }
+}
+
 static long resident(void)
 {
     FILE *f = fopen("/proc/self/statm", "r");
