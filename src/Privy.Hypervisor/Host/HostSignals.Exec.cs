@@ -8,8 +8,8 @@ namespace Privy.Hypervisor.Host;
 /// </summary>
 public static unsafe partial class HostSignals
 {
-    // What is never blocked: libc's own signals, the runtime's and those of faults.
-    private static readonly SignalSet Own = SignalSet.Of(32, 33, 34) | SignalSet.Synchronous;
+    // libc's own signals and the runtime's.
+    private static readonly SignalSet Internal = SignalSet.Of(32, 33, 34);
 
     // On its way across execve a signal has this as the upper half of its si_errno, which is otherwise 0, and its si_code below: only a thread itself may
     // send itself one that seems to come from elsewhere (rt_tgsigqueueinfo(2)).
@@ -20,15 +20,20 @@ public static unsafe partial class HostSignals
 
     private static ulong s_maskBeforeExec;
 
-    /// <summary>Takes the signals that are pending and blocked on the calling thread: natively they were so from before the program's start.</summary>
+    /// <summary>
+    /// Takes the signals that are pending and blocked on the calling thread: natively they were so from before the program's start. Those of faults are blocked no more
+    /// afterwards: by now the hypervisor tells its own from what others have sent.
+    /// </summary>
     internal static void TakePending(Action<SignalInfo> send)
     {
         foreach (SignalInfo kept in Kept)
             send(kept);
         Kept.Clear();
-        ulong set = (~(Own | SafeSyscall.Kicks)).Bits;
+        ulong set = (~(Internal | SafeSyscall.Kicks)).Bits;
         while (TryTakePending(set, out SignalInfo info))
             send(Arrived(info));
+        ulong faults = SignalSet.Synchronous.Bits;
+        HostSyscall.RawQuick(HostCallNumber.RtSigprocmask, 1, (ulong)&faults, 0, 8);
     }
 
     /// <summary>
@@ -38,7 +43,7 @@ public static unsafe partial class HostSignals
     /// </summary>
     internal static void BeginExec(int threadId)
     {
-        ulong set = (~Own).Bits, old;
+        ulong set = (~Internal).Bits, old;
         HostSyscall.RawQuick(HostCallNumber.RtSigprocmask, 2, (ulong)&set, (ulong)&old, 8);
         s_maskBeforeExec = old;
         if (s_ring == null)
@@ -57,8 +62,7 @@ public static unsafe partial class HostSignals
     /// <summary>After <see cref="BeginExec"/>: lets a signal wait for what comes after execve. Returns 0, or -EAGAIN if a real-time signal finds no room.</summary>
     internal static int KeepForSuccessor(SignalInfo info)
     {
-        // Sent here, it would be the host's own fault. A program that blocks such a signal, has it sent and then calls execve loses it.
-        if (Own.Contains(info.Number))
+        if (Internal.Contains(info.Number))
             return 0;
         info.Error = InTransit << 16 | (ushort)info.Code;
         info.Code = SignalInfo.SI_QUEUE;

@@ -94,7 +94,8 @@ public static unsafe partial class HostSignals
                 return;
             (InheritedMask, InheritedIgnored) = left;
             DropKicks();
-            mask = (left.Blocked & ~Own).Bits;
+            // Until somebody takes them for the program (TakePending): the runtime's handler would swallow those of faults that were sent.
+            mask = ((left.Blocked & ~Internal) | SignalSet.Synchronous | SignalSet.Of(SafeSyscall.SpareKickSignal)).Bits;
             HostSyscall.RawQuick(HostCallNumber.RtSigprocmask, 2, (ulong)&mask, 0, 8);
         }
     }
@@ -110,7 +111,6 @@ public static unsafe partial class HostSignals
     internal static void Prepare(Action<int, SignalInfo> dispatch)
     {
         ArgumentNullException.ThrowIfNull(dispatch);
-        SafeSyscall.Install();
         lock (Gate)
         {
             if (s_ring != null)
@@ -130,6 +130,8 @@ public static unsafe partial class HostSignals
                 }
             s_ring = ring;
             AssembleHandler();
+            // Both handlers at once: the first takes the spare kick for one of its own, whoever has sent it.
+            SafeSyscall.Install();
             // Not by SetDisposition: the hypervisor needs the signal whatever the program does with it.
             KernelSigaction.Set(SafeSyscall.SpareKickSignal, new KernelSigaction
             {
@@ -173,8 +175,9 @@ public static unsafe partial class HostSignals
         if (!IsConfigurable(signal))
             return false;
         bool fault = IsFault(signal);
-        if (fault && disposition == HostDisposition.Ignore)
-            disposition = HostDisposition.Forward; // The host's own must not be ignored; the program ignores what reaches it.
+        // The host's own must not be ignored; the program ignores what reaches it. Nor may the runtime's handler have what others send: it expects the fault to come again.
+        if (fault)
+            disposition = HostDisposition.Forward;
         ulong bit = 1UL << (signal - 1);
         _ = disposition == HostDisposition.Forward ? Interlocked.Or(ref s_forwarded, bit) : Interlocked.And(ref s_forwarded, ~bit);
         if (signal == SafeSyscall.SpareKickSignal)
@@ -185,7 +188,7 @@ public static unsafe partial class HostSignals
         switch (disposition)
         {
             case HostDisposition.Default:
-                KernelSigaction.Set(signal, fault ? OwnActions[signal] : default);
+                KernelSigaction.Set(signal, default);
                 break;
             case HostDisposition.Ignore:
                 KernelSigaction.Set(signal, new KernelSigaction { Handler = KernelSigaction.Ignore });
