@@ -555,6 +555,8 @@ CASE(delivered_to_an_unblocked_thread)
     SYS(sigaction(SIGUSR1, &a, NULL));
     pthread_t t;
     quit = 0;
+    /* Another case's thread may have been there. */
+    tids[1] = 0;
     EQUAL(0, pthread_create(&t, NULL, wait_for_signal, (void *)1L));
     WAIT_UNTIL(tids[1]);
     block(SIG_BLOCK, SIGUSR1);
