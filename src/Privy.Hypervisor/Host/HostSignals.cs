@@ -215,13 +215,13 @@ public static unsafe partial class HostSignals
     /// <summary>
     /// Waits until every signal sent before this call has reached the dispatcher's action. A terminal signals a whole group at once: a parent
     /// that learns of its child's death by SIGINT has that SIGINT pending itself, and shells rely on it. Here the parent's copy takes the way over
-    /// the dispatcher, and the news of the child must not overtake it. Gives up after 20 ms: then the signal is late for another reason.
+    /// the dispatcher, and the news of the child must not overtake it. Gives up after 200 ms: then the signal is late for another reason.
     /// </summary>
     public static void Settle()
     {
         if (s_ring == null)
             return;
-        for (int attempt = 0; attempt < 20; attempt++)
+        for (int attempt = 0; attempt < 200; attempt++)
         {
             if ((SharedPending() & Volatile.Read(ref s_forwarded)) == 0 && Volatile.Read(ref s_dispatched) == Volatile.Read(ref *(ulong*)(s_ring + HeadOffset)))
                 return;

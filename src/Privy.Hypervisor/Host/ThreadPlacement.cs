@@ -12,6 +12,9 @@ internal static unsafe class ThreadPlacement
     private const int MaxProcessors = 1024;
     private static readonly nint s_offset = FindOffset();
 
+    /// <summary>Held while a thread is confined (<see cref="YieldTo"/>): whoever asks for a thread's processors, or sets them, takes it too.</summary>
+    internal static Lock Confinement { get; } = new();
+
     /// <summary>Address of the calling thread's processor number; null where the C library registers none (glibc before 2.35).</summary>
     internal static int* OfThisThread()
     {
@@ -47,6 +50,24 @@ internal static unsafe class ThreadPlacement
     /// while the calling thread yields.
     /// </summary>
     internal static void YieldTo(int thread)
+    {
+        if (!Confinement.TryEnter())
+        {
+            _ = HostSyscall.Raw(Syscalls.SyscallNumber.sched_yield);
+            return;
+        }
+
+        try
+        {
+            YieldWhileConfined(thread);
+        }
+        finally
+        {
+            Confinement.Exit();
+        }
+    }
+
+    private static void YieldWhileConfined(int thread)
     {
         var mask = stackalloc ulong[MaxProcessors / 64];
         var here = stackalloc ulong[MaxProcessors / 64];

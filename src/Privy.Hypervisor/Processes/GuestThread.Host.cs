@@ -72,7 +72,9 @@ internal sealed unsafe partial class GuestThread
         const ulong process = 0;
         ulong parent = (ulong)_hostParent;
         byte* theirs = stackalloc byte[AffinityBytes], ours = stackalloc byte[AffinityBytes];
-        var length = HostSyscall.RawQuick(SyscallNumber.sched_getaffinity, parent, AffinityBytes, (ulong)theirs);
+        long length;
+        lock (ThreadPlacement.Confinement)
+            length = HostSyscall.RawQuick(SyscallNumber.sched_getaffinity, parent, AffinityBytes, (ulong)theirs);
         if (length > 0 && HostSyscall.RawQuick(SyscallNumber.sched_getaffinity, 0, AffinityBytes, (ulong)ours) == length
             && !new ReadOnlySpan<byte>(theirs, (int)length).SequenceEqual(new ReadOnlySpan<byte>(ours, (int)length)))
             _ = HostSyscall.RawQuick(SyscallNumber.sched_setaffinity, 0, (ulong)length, (ulong)theirs);

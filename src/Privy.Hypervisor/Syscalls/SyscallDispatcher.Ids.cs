@@ -11,11 +11,20 @@ public static unsafe partial class SyscallDispatcher
     private static void AddThreadCalls(SyscallHandler?[] handlers)
     {
         int[] takeThreadFirst =
-            [sched_getaffinity, sched_setaffinity, sched_getparam, sched_setparam, sched_getscheduler, sched_setscheduler, sched_rr_get_interval, sched_getattr, sched_setattr];
+            [sched_getparam, sched_setparam, sched_getscheduler, sched_setscheduler, sched_rr_get_interval, sched_getattr, sched_setattr];
         foreach (var number in takeThreadFirst)
         {
             handlers[number] = (ISyscallContext context, in SyscallArguments arguments) =>
                 SyscallMarshaller.Execute(context, Described(number), arguments with { A0 = InHost(context, arguments.A0) });
+        }
+
+        foreach (var number in (ReadOnlySpan<int>)[sched_getaffinity, sched_setaffinity])
+        {
+            handlers[number] = (ISyscallContext context, in SyscallArguments arguments) =>
+            {
+                lock (Host.ThreadPlacement.Confinement)
+                    return SyscallMarshaller.Execute(context, Described(number), arguments with { A0 = InHost(context, arguments.A0) });
+            };
         }
 
         handlers[getpriority] = GetPriority;
