@@ -15,6 +15,7 @@ public static unsafe class KernelEntry
     {
         if (k->Epoch == 0)
             k->Epoch = 1;
+        k->MainEpoch = k->Epoch;
         if (Tables.PrepareRoots(k, 2) != Outcome.Done)
             return -Errno.NoMemory;
         SnapshotCreation.SetRoots(k, k->Spaces);
@@ -31,8 +32,8 @@ public static unsafe class KernelEntry
     public static long PageFault(VcpuArea* v) => PageFaultHandler.Handle(v);
 
     /// <summary>
-    /// Takes a snapshot of a space whose vCPUs are all out of the program (<c>privy_create_snapshot</c>). Returns the new
-    /// space's index, -EAGAIN when all are in use, -ENOMEM.
+    /// Takes a snapshot of a space whose vCPUs are all out of the program, or leave it now (<c>privy_create_snapshot</c>). Returns the new
+    /// space's index, -EAGAIN when all are in use, -ENOMEM, -EBUSY when some do not leave soon.
     /// </summary>
     /// <remarks>
     /// After a snapshot of main the other vCPUs of main must stay out until this has returned: the caller still runs on
@@ -77,8 +78,8 @@ public static unsafe class KernelEntry
         Privy.Kernel.Detach.Run(v, start, end, populated);
 
     /// <summary>
-    /// Takes a snapshot of [start, end) that main reads itself (<c>privy_take_view</c>); all of main's vCPUs are out of the program, and stay out until it has
-    /// returned. Returns the new space's index, -EAGAIN when all are in use, -ENOMEM.
+    /// Takes a snapshot of [start, end) that main reads itself (<c>privy_take_view</c>); all of main's vCPUs are out of the program, or leave it now, and stay
+    /// out until it has returned. Returns the new space's index, -EAGAIN when all are in use, -ENOMEM, -EBUSY when some do not leave soon.
     /// </summary>
     public static long TakeView(VcpuArea* v, ulong start, ulong end) => View.Take(v, start, end);
 

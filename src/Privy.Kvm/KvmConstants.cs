@@ -53,6 +53,9 @@ public enum SyncSets : ulong
 
     /// <summary>Segment and control registers.</summary>
     SystemRegisters = 2,
+
+    /// <summary>Pending exceptions.</summary>
+    Events = 4,
 }
 
 internal static class KvmIoctl

@@ -156,4 +156,5 @@ public struct RunPage
     [FieldOffset(296)] public ulong DirtyRegs;
     [FieldOffset(304)] public GuestRegisters Registers;
     [FieldOffset(448)] public SystemRegisters SystemRegisters;
+    [FieldOffset(760)] public VcpuEvents Events;
 }

@@ -5,6 +5,9 @@ namespace Privy.Kvm;
 /// <summary>One virtual CPU: its run page and registers. Used by one thread at a time.</summary>
 public sealed unsafe class VirtualCpu : IDisposable
 {
+    // An ioctl that reads one of them costs 7 us on paravirtual KVM.
+    private const SyncSets LeftByEachExit = SyncSets.Registers | SyncSets.Events;
+
     private readonly int _descriptor;
     private readonly byte[] _linkName;
     private readonly int _runSize;
@@ -19,7 +22,7 @@ public sealed unsafe class VirtualCpu : IDisposable
         if (page == (void*)-1)
             throw new KvmException($"mmap(vCPU {id} run page, {runSize} bytes)", Marshal.GetLastPInvokeError());
         Run = (RunPage*)page;
-        Run->ValidRegs = (ulong)SyncSets.Registers;
+        Run->ValidRegs = (ulong)LeftByEachExit;
     }
 
     /// <summary>KVM's number for the vCPU.</summary>
@@ -44,7 +47,7 @@ public sealed unsafe class VirtualCpu : IDisposable
     public bool LeavesSystemRegisters
     {
         get => (Run->ValidRegs & (ulong)SyncSets.SystemRegisters) != 0;
-        set => Run->ValidRegs = (ulong)(value ? SyncSets.Registers | SyncSets.SystemRegisters : SyncSets.Registers);
+        set => Run->ValidRegs = (ulong)(value ? LeftByEachExit | SyncSets.SystemRegisters : LeftByEachExit);
     }
 
     /// <summary>The next entry loads segment and control registers from the run page.</summary>
@@ -86,17 +89,10 @@ public sealed unsafe class VirtualCpu : IDisposable
 
     /// <summary>
     /// Vector of an exception that KVM has taken up and will deliver at the next entry, wherever the vCPU stands by then; -1: none. A signal can
-    /// end KVM_RUN in between.
+    /// end KVM_RUN in between. As of the last exit.
     /// </summary>
-    public int PendingException
-    {
-        get
-        {
-            VcpuEvents events;
-            Call(KvmIoctl.GetEvents, &events, "KVM_GET_VCPU_EVENTS");
-            return (events.ExceptionInjected | events.ExceptionPending) != 0 ? events.ExceptionVector : -1;
-        }
-    }
+    public int PendingException =>
+        (Run->Events.ExceptionInjected | Run->Events.ExceptionPending) != 0 ? Run->Events.ExceptionVector : -1;
 
     /// <summary>Takes a pending exception back: whoever moves the vCPU elsewhere must, and the faulting instruction raises it again.</summary>
     public void DropPendingException()

@@ -46,7 +46,7 @@ internal static class HeaderFacts
         .. Fields<RunPage>("kvm_run",
             ("ImmediateExit", "immediate_exit", 1), ("ExitReason", "exit_reason", 8), ("MmioAddress", "mmio.phys_addr", 32), ("MmioData", "mmio.data", 40),
             ("MmioLength", "mmio.len", 48), ("MmioIsWrite", "mmio.is_write", 52), ("FailReason", "fail_entry.hardware_entry_failure_reason", 32),
-            ("ValidRegs", "kvm_valid_regs", 288), ("DirtyRegs", "kvm_dirty_regs", 296), ("Registers", "s.regs.regs", 304), ("SystemRegisters", "s.regs.sregs", 448)),
+            ("ValidRegs", "kvm_valid_regs", 288), ("DirtyRegs", "kvm_dirty_regs", 296), ("Registers", "s.regs.regs", 304), ("SystemRegisters", "s.regs.sregs", 448), ("Events", "s.regs.events", 760)),
         new("RunPage.FailReason (suberror)", (ulong)Marshal.OffsetOf<RunPage>("FailReason"), "offsetof(struct kvm_run, internal.suberror)", 32),
         // Arrays that follow a count in the calls that take a list.
         new("list of CPUID leaves", 8, "offsetof(struct kvm_cpuid2, entries)", 8),
@@ -104,6 +104,7 @@ internal static class HeaderFacts
         new("SyncSets.None", (ulong)SyncSets.None, "0", 0),
         new("SyncSets.Registers", (ulong)SyncSets.Registers, "KVM_SYNC_X86_REGS", 1),
         new("SyncSets.SystemRegisters", (ulong)SyncSets.SystemRegisters, "KVM_SYNC_X86_SREGS", 2),
+        new("SyncSets.Events", (ulong)SyncSets.Events, "KVM_SYNC_X86_EVENTS", 4),
 
         // VirtualCpu.TryClearTscOffset leaves these two zero.
         new("TSC group", 0, "KVM_VCPU_TSC_CTRL", 0),

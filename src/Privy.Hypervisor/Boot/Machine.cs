@@ -109,7 +109,7 @@ public sealed unsafe class Machine : IDisposable
                 throw new KvmException($"KVM lacks capability {needed}; Linux 4.17 or newer has it", Errno.ENOSYS);
         }
 
-        const SyncSets sets = SyncSets.Registers | SyncSets.SystemRegisters;
+        const SyncSets sets = SyncSets.Registers | SyncSets.SystemRegisters | SyncSets.Events;
         if (((SyncSets)kvm.Check(KvmCapability.SyncRegs) & sets) != sets)
             throw new KvmException($"KVM lacks capability {KvmCapability.SyncRegs} for {sets}; Linux 4.17 or newer has it", Errno.ENOSYS);
 
@@ -361,6 +361,7 @@ public sealed unsafe class Machine : IDisposable
         state->RegionGigabytes = (ulong*)(Layout.KernelBase + RegionBitmapOffset);
         state->RegionWrites = (RegionWrite*)(MainSpace.KernelBuffer + MainSpace.KernelBufferBytes);
         state->KeptTables = (KeptTable*)(state->RegionWrites + (2 * KernelState.RegionWriteCapacity));
+        state->KeptTableMask = KernelState.KeptTableCapacity - 1;
         state->Spaces = (Space*)(Layout.KernelBase + SpacesOffset);
 
         var frames = Layout.KernelBase + Layout.TableOffset;

@@ -50,7 +50,7 @@ internal abstract unsafe class AddressSpace(Machine machine, int index)
     internal ulong Break { get; set; }
 
     /// <summary>Stops and starts the vCPUs of the space together.</summary>
-    internal EntryGate Gate { get; } = new();
+    internal EntryGate Gate { get; } = new(&machine.State->Spaces[index].Inside);
 
     /// <summary>Host addresses below which the program break may grow.</summary>
     internal ulong BreakLimit { get; set; }

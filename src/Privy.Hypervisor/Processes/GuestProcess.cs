@@ -118,6 +118,13 @@ internal sealed unsafe partial class GuestProcess
         }
     }
 
+    /// <summary>Adds the threads to a list.</summary>
+    internal void AddThreadsTo(List<GuestThread> list)
+    {
+        lock (_threads)
+            list.AddRange(_threads);
+    }
+
     /// <summary>Adds a thread that has not run yet.</summary>
     internal void Add(GuestThread thread)
     {

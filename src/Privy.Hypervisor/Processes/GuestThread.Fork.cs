@@ -198,12 +198,18 @@ internal sealed unsafe partial class GuestThread
         lock (Space.Changes)
         {
             var start = Stopwatch.GetTimestamp();
-            // At this instant no vCPU of the space may be in the program: each must load the new root before it writes again.
+            // At the snapshot's instant no vCPU of the space may be in the program: each must flush before it writes again.
             Space.Gate.Close(ExpelOthers);
             try
             {
                 Space.PrepareSnapshot(first, end);
                 var index = take();
+                if (index == -Errno.EBUSY)
+                {
+                    Space.Gate.AwaitEmpty();
+                    index = take();
+                }
+
                 if (index < 0)
                     return index;
                 foreach (var thread in Process.Table.ThreadsIn(Space))

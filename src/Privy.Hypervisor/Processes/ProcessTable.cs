@@ -67,7 +67,20 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
     }
 
     /// <summary>All threads that run in a space: a process', and those of a child that shares its memory until exec (vfork).</summary>
-    internal IEnumerable<GuestThread> ThreadsIn(AddressSpace space) => All().Where(p => p.Space == space).SelectMany(p => p.Threads);
+    internal List<GuestThread> ThreadsIn(AddressSpace space)
+    {
+        var threads = new List<GuestThread>();
+        lock (Tree)
+        {
+            foreach (var process in _processes.Values)
+            {
+                if (process.Space == space)
+                    process.AddThreadsTo(threads);
+            }
+        }
+
+        return threads;
+    }
 
     /// <inheritdoc/>
     public ProcessSignals? FindProcess(int processId) => Find(processId) is { NativeId: 0, State: not ChildState.Exited } process ? process.Signals : null;

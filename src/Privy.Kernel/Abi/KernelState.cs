@@ -32,6 +32,9 @@ public unsafe struct Space
     /// <summary>1 (<see cref="InUse"/>) while in use, 0 when free; the other values are the kernel's, while it makes or drops the space.</summary>
     public int Active;
 
+    /// <summary>Number of its vCPUs that are in the program, or on the way there; written by the host. None are when a snapshot is taken.</summary>
+    public int Inside;
+
     /// <summary>Number of mappings in <see cref="Vmas"/>.</summary>
     public int VmaCount;
 
@@ -354,8 +357,14 @@ public unsafe struct KernelState
     /// <summary>One more than the index of the vCPU that goes on copying predicted pages when the lock has been free; 0: none.</summary>
     public int PredictingVcpu;
 
-    /// <summary>Number of <see cref="KeptTables"/> less one; a power of two less one.</summary>
-    public const int KeptTableMask = 4095;
+    /// <summary>Room for <see cref="KeptTables"/>.</summary>
+    public const int KeptTableCapacity = 4096;
+
+    /// <summary>Number of <see cref="KeptTables"/> less one; a power of two less one. Written by the host.</summary>
+    public ulong KeptTableMask;
+
+    /// <summary>The epoch that began when all of main's tree was renewed for the last time: views renew the regions' part alone.</summary>
+    public ulong MainEpoch;
 
     /// <summary>Page tables of main for 2 MB each, by address. Points into the kernel region; null: none are kept.</summary>
     public KeptTable* KeptTables;

@@ -46,8 +46,9 @@ internal static unsafe class KeptTables
     private static Outcome Take(KernelState* k, ulong address, out ulong table)
     {
         table = 0;
-        KeptTable* kept = k->KeptTables == null ? null : k->KeptTables + ((int)(address >> 21) & KernelState.KeptTableMask);
-        if (kept == null || kept->Epoch == k->Epoch)
+        KeptTable* kept = k->KeptTables == null ? null : k->KeptTables + (address >> 21 & k->KeptTableMask);
+        ulong noRegion = k->MainEpoch | KeptTable.NoRegion;
+        if (kept == null || kept->Epoch == k->Epoch || kept->Epoch == noRegion)
             return Outcome.Done;
         // It may hold what tells which pages main has written.
         RegionWrites.Settle(k);
@@ -58,8 +59,9 @@ internal static unsafe class KeptTables
                 return Outcome.NeedTables;
             k->KeptTableCount++;
         }
-        kept->Epoch = k->Epoch;
+        kept->Epoch = Tables.IsRegion(k, address) ? k->Epoch : noRegion;
         table = kept->Table;
+        Tables.ForgetFaults(k, table);
         return Outcome.Done;
     }
 }

@@ -29,6 +29,9 @@ internal static unsafe class Tables
         return (int)count + 1;
     }
 
+    /// <summary>Begins to count them anew.</summary>
+    internal static void ForgetFaults(KernelState* k, ulong table) => *Link(k, table) &= KernelState.TableLinkMask;
+
     /// <summary>A zeroed table on a chain (null: on none); 0 when there is none left.</summary>
     internal static ulong Allocate(KernelState* k, TableChain* chain)
     {

@@ -3,11 +3,17 @@ namespace Privy.Kernel;
 /// <summary>Takes snapshots.</summary>
 internal static unsafe class SnapshotCreation
 {
+    // As long as a vCPU takes to leave the guest, twice; in turns of a few hundred cycles.
+    private const int TurnsUntilOutside = 500;
+    private const int PausesEach = 8;
+
     internal static long Create(VcpuArea* v, int parentIndex)
     {
         KernelState* k = v->Kernel;
         if ((uint)parentIndex >= Layout.MaxSpaces || k->Spaces[parentIndex].Active != Space.InUse)
             return -Errno.Invalid;
+        if (!AwaitOutside(k->Spaces + parentIndex))
+            return -Errno.Busy;
         for (; ; )
         {
             KernelLock.Enter(k, v);
@@ -39,6 +45,22 @@ internal static unsafe class SnapshotCreation
         }
     }
 
+    /// <summary>
+    /// Waits until none of the space's vCPUs is in the program: the host has told them to leave, and lets none in. False: not all have left in the time it usually
+    /// takes. Waiting here, the vCPU that takes the snapshot enters the guest while the others leave it.
+    /// </summary>
+    internal static bool AwaitOutside(Space* space)
+    {
+        for (int turn = 0; System.Threading.Volatile.Read(ref space->Inside) != 0; turn++)
+        {
+            if (turn == TurnsUntilOutside)
+                return false;
+            for (int i = 0; i < PausesEach; i++)
+                Intrinsics.Pause();
+        }
+        return true;
+    }
+
     internal static int FindFree(KernelState* k)
     {
         for (int i = 1; i < Layout.MaxSpaces; i++)
@@ -66,6 +88,7 @@ internal static unsafe class SnapshotCreation
         View.GraftAll(k);
         space->Epoch = k->Epoch;
         k->Epoch++;
+        k->MainEpoch = k->Epoch;
         SnapshotSet.Add(k, index);
         MarkMain(k);
         return index;

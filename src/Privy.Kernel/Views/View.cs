@@ -22,6 +22,8 @@ internal static unsafe class View
         {
             return -Errno.Invalid;
         }
+        if (!SnapshotCreation.AwaitOutside(k->Spaces))
+            return -Errno.Busy;
         for (; ; )
         {
             KernelLock.Enter(k, v);

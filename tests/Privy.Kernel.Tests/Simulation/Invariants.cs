@@ -109,7 +109,7 @@ internal static unsafe class Invariants
 
     private static void Kept(KernelState* k, HashSet<ulong> tables)
     {
-        for (int i = 0; i <= KernelState.KeptTableMask; i++)
+        for (ulong i = 0; i <= k->KeptTableMask; i++)
         {
             if (k->KeptTables[i].Table != 0)
                 Machine.Check(tables.Add(k->KeptTables[i].Table), "a kept table is kept twice");

@@ -35,7 +35,7 @@ internal sealed unsafe partial class Machine : IDisposable
         Code = code ?? KernelCode.Managed;
         ulong writes = 64 << 10;
         ulong kept = writes + 2 * KernelState.RegionWriteCapacity * (ulong)sizeof(RegionWrite);
-        ulong vcpus = kept + (KernelState.KeptTableMask + 1) * (ulong)sizeof(KeptTable);
+        ulong vcpus = kept + KernelState.KeptTableCapacity * (ulong)sizeof(KeptTable);
         ulong vmas = vcpus + VcpuCount * Layout.VcpuStride;
         ulong links = vmas + Layout.MaxSpaces * (ulong)MaxVmas * Vma.Size;
         ulong frames = links + MaxTables * 8;
@@ -57,6 +57,8 @@ internal sealed unsafe partial class Machine : IDisposable
         k->Spaces = (Space*)(_kernel + 8192);
         k->RegionWrites = (RegionWrite*)(_kernel + writes);
         k->KeptTables = (KeptTable*)(_kernel + kept);
+        // Few, so that pieces of memory meet in one.
+        k->KeptTableMask = 3;
         k->SlotBitmap = (ulong*)(_kernel + 32768);
         k->RegionGigabytes = (ulong*)(_kernel + 40960);
         k->VcpuAreas = (ulong)(_kernel + vcpus);
