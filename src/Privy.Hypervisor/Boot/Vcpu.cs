@@ -94,6 +94,9 @@ internal sealed unsafe class Vcpu
     /// <summary>The last exits, for the diagnosis of a defect.</summary>
     internal ExitLog Log { get; } = new();
 
+    /// <summary>CR3 as it was last set.</summary>
+    internal ulong RootSet => _cr3;
+
     /// <summary>Sets the vCPU up to start a thread of the program at CPL 3.</summary>
     internal void Start(in GuestRegisters registers, ulong fsBase, ulong gsBase, int space)
     {
