@@ -91,7 +91,7 @@ internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
     internal void Trim()
     {
         var state = machine.State;
-        if (state->TableNext + TrimMargin > state->TableStart + KernelState.TableRotation)
+        if (MayBeTakenSoon())
             return;
         var batch = new List<ulong>(TrimBatch);
         HostKernelLock.Acquire(state);
@@ -118,9 +118,15 @@ internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
             while (i + 1 < batch.Count && batch[i + 1] == batch[i] + Layout.PageSize)
                 i++;
             i++;
+            // Thousands of these take a while, in which thousands of tables may be taken.
+            if (MayBeTakenSoon())
+                return;
             _ = HostMemory.Advise(batch[first], (ulong)(i - first) * Layout.PageSize, HostMemory.MADV_DONTNEED);
         }
     }
+
+    /// <summary>Whether the rotation may be through so soon that a free table becomes a new one while its memory is given back: it would lose its entries.</summary>
+    private bool MayBeTakenSoon() => Volatile.Read(ref machine.State->TableNext) + TrimMargin > machine.State->TableStart + KernelState.TableRotation;
 
     /// <summary>Gives back the memory behind unused frames, from the end, a part at a time. False: there is no more.</summary>
     private bool GiveBack()
