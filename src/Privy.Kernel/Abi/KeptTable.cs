@@ -9,6 +9,12 @@ public struct KeptTable
     /// <summary>Guest-physical address of the table; 0: none yet.</summary>
     public ulong Table;
 
-    /// <summary>The epoch in which main's tree last got it: in a later one no processor uses it any more.</summary>
+    /// <summary>The epoch in which main's tree last got it.</summary>
     public ulong Epoch;
+
+    /// <summary>
+    /// 0: below the directories of a region, which each snapshot replaces, so that no processor uses it in a later epoch. 1: elsewhere, where main's tree keeps it over the
+    /// snapshots of views, until <see cref="KernelState.TreeEpoch"/>.
+    /// </summary>
+    public ulong Lasting;
 }

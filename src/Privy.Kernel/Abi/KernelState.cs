@@ -360,6 +360,9 @@ public unsafe struct KernelState
     /// <summary>Page tables of main for 2 MB each, by address. Points into the kernel region; null: none are kept.</summary>
     public KeptTable* KeptTables;
 
+    /// <summary>The epoch that began when main's whole tree was last replaced: by the snapshot of a fork, not by that of a view.</summary>
+    public ulong TreeEpoch;
+
     /// <summary>Number of tables in it.</summary>
     public ulong KeptTableCount;
 

@@ -47,7 +47,7 @@ internal static unsafe class KeptTables
     {
         table = 0;
         KeptTable* kept = k->KeptTables == null ? null : k->KeptTables + ((int)(address >> 21) & KernelState.KeptTableMask);
-        if (kept == null || kept->Epoch == k->Epoch)
+        if (kept == null || kept->Epoch >= (kept->Lasting != 0 ? k->TreeEpoch : k->Epoch))
             return Outcome.Done;
         // It may hold what tells which pages main has written.
         RegionWrites.Settle(k);
@@ -59,6 +59,7 @@ internal static unsafe class KeptTables
             k->KeptTableCount++;
         }
         kept->Epoch = k->Epoch;
+        kept->Lasting = Tables.IsRegion(k, address) ? 0UL : 1;
         table = kept->Table;
         return Outcome.Done;
     }

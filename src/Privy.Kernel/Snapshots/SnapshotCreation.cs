@@ -66,6 +66,7 @@ internal static unsafe class SnapshotCreation
         View.GraftAll(k);
         space->Epoch = k->Epoch;
         k->Epoch++;
+        k->TreeEpoch = k->Epoch;
         SnapshotSet.Add(k, index);
         MarkMain(k);
         return index;
