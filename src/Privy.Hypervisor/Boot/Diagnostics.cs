@@ -29,7 +29,41 @@ internal static unsafe class Diagnostics
             text.AppendLine(e.Message);
         }
 
+        DescribeRoots(text, vcpu);
         vcpu.Log.Describe(text);
         return text.ToString();
     }
+
+    /// <summary>
+    /// Which tables the vCPU ran on. After a shutdown (triple fault) AMD's KVM has reset the vCPU, so the host's own words are all there is; a kernel half that is not
+    /// the template's would be the reason for it.
+    /// </summary>
+    private static void DescribeRoots(StringBuilder text, Vcpu vcpu)
+    {
+        var state = vcpu.Area->Kernel;
+        text.Append(CultureInfo.InvariantCulture, $"  cr3 set {vcpu.RootSet:x}, for root {vcpu.Area->LoadedRoot:x}");
+        if ((uint)vcpu.Area->Space < Layout.MaxSpaces)
+            text.Append(CultureInfo.InvariantCulture, $"; the space has {state->Spaces[vcpu.Area->Space].Root:x} and {state->Spaces[vcpu.Area->Space].AliasRoot:x}");
+        var template = Table(state, state->TemplateRoot);
+        var root = vcpu.RootSet - state->KernelPhysical < state->TableEnd - state->KernelBase ? Table(state, vcpu.RootSet) : template;
+        for (var i = 0; i < (int)Entry.Count; i++)
+        {
+            // Accessed and Dirty are the processor's.
+            const ulong own = ~(Entry.Accessed | Entry.Dirty);
+            if (template[i] != 0 && ((template[i] ^ root[i]) & own) != 0)
+                text.Append(CultureInfo.InvariantCulture, $"; entry {i} is {root[i]:x}, not {template[i]:x}");
+        }
+
+        text.AppendLine();
+        try
+        {
+            text.AppendLine(CultureInfo.InvariantCulture, $"  pending exception {vcpu.Cpu.PendingException}; flush pending {vcpu.Area->FlushPending}, exit request {vcpu.Area->ExitRequest}, in guest {vcpu.Area->InGuest}");
+        }
+        catch (Kvm.KvmException e)
+        {
+            text.AppendLine(e.Message);
+        }
+    }
+
+    private static ulong* Table(KernelState* state, ulong physical) => (ulong*)(physical - state->KernelPhysical + state->KernelBase);
 }

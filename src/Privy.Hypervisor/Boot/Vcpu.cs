@@ -94,6 +94,9 @@ internal sealed unsafe class Vcpu
     /// <summary>The last exits, for the diagnosis of a defect.</summary>
     internal ExitLog Log { get; } = new();
 
+    /// <summary>CR3 as it was last set.</summary>
+    internal ulong RootSet => _cr3;
+
     /// <summary>Sets the vCPU up to start a thread of the program at CPL 3.</summary>
     internal void Start(in GuestRegisters registers, ulong fsBase, ulong gsBase, int space)
     {
@@ -489,6 +492,9 @@ internal sealed unsafe class Vcpu
         // This may be the first SYSCALL of all.
         _machine.ProbeSyscall(this);
         ref var registers = ref Cpu.Registers;
+        // The one instruction of the stub that touches the program's memory: as in the program, a page fault of it that KVM has in hand would hit what runs next.
+        if (registers.Rip == Stubs.Syscall.Copy && Cpu.PendingException >= 0)
+            Cpu.DropPendingException();
         if (position == StubPosition.Posted)
             position = Settle();
         var (rip, flags, result, stack, rdi, rsi) = (registers.Rcx, registers.R11, registers.Rax, registers.Rsp, registers.Rdi, registers.Rsi);

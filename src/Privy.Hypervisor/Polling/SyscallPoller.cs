@@ -163,11 +163,15 @@ internal sealed unsafe class SyscallPoller
     {
         const int calls = 5;
         var shortest = double.MaxValue;
-        for (var i = 0; i < calls; i++)
+        // As for any kernel call on main's tables: a snapshot taken meanwhile would free them under it.
+        lock (_space.Changes)
         {
-            var start = Stopwatch.GetTimestamp();
-            _ = _space.Machine.Kernel.PrepareWrite(vcpu, _space.Index, 0, 0);
-            shortest = Math.Min(shortest, Stopwatch.GetElapsedTime(start).TotalNanoseconds);
+            for (var i = 0; i < calls; i++)
+            {
+                var start = Stopwatch.GetTimestamp();
+                _ = _space.Machine.Kernel.PrepareWrite(vcpu, _space.Index, 0, 0);
+                shortest = Math.Min(shortest, Stopwatch.GetElapsedTime(start).TotalNanoseconds);
+            }
         }
 
         return shortest;

@@ -10,7 +10,8 @@ namespace Privy.Kernel.Tests.Simulation;
 internal sealed unsafe partial class Machine : IDisposable
 {
     public const int VcpuCount = 14;
-    public const ulong WindowBase = 0x1000_0000_0000;
+    // 8 GB from where a slot of 512 GB begins: the low window has the same places in KeptTables there, and others in a view.
+    public const ulong WindowBase = 0x1000_0000_0000 + (8 * Layout.Gigabyte);
     public const ulong WindowPhysical = Layout.Gigabyte;
     public const ulong LowEnd = Layout.Gigabyte;
     private const ulong WindowSize = 2 * Layout.Gigabyte;

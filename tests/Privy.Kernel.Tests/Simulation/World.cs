@@ -11,11 +11,11 @@ internal sealed unsafe class World : IDisposable
     private const int MaxSnapshots = 6;
     private const ulong Poison = 0xDEAD_DEAD_DEAD_DEAD;
 
-    // Two gigabytes meet in the middle of the first arena; the second lies in the low window.
+    // Two gigabytes meet in the middle of the first arena; the second lies in the low window, 2 MB for 2 MB where the first one's have the same place in KeptTables.
     private static readonly (ulong Start, int Pages)[] Arenas =
     [
         (Machine.WindowBase + Layout.Gigabyte - (2 * Layout.LargePageSize), 4 * 512),
-        (5 * Layout.LargePageSize, 2 * 512),
+        (Layout.Gigabyte - (2 * Layout.LargePageSize), 2 * 512),
     ];
 
     private const int PageCount = 6 * 512;
