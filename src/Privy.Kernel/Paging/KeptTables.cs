@@ -27,6 +27,8 @@ internal static unsafe class KeptTables
             k->KeptTableCount++;
         }
         kept->Epoch = k->Epoch;
+        // Half of what was written there before still counts (ViewBlocks.IsHot).
+        Tables.HalveFaults(k, kept->Table);
         ulong* table = Tables.At(k, kept->Table);
         ulong page = Walk.Read(directory) & ~Entry.Large;
         for (int i = 0; i < Entry.Count; i++, page += Layout.PageSize)

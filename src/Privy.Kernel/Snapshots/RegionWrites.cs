@@ -235,13 +235,17 @@ internal static unsafe class RegionWrites
             if ((views & 1) == 0)
                 continue;
             Space* space = k->Spaces + i;
-            ulong* page = Walk.Page(k, space, write->Address);
+            ulong entry = Walk.PageEntry(k, space, write->Address);
             Vma* vma = VmaSet.Find(space, write->Address);
-            if (page == null || vma == null)
+            if (vma == null || (entry & (Entry.Explicit | Entry.Private)) != Entry.Explicit || (entry & Entry.AddressMask) != write->Frame)
                 continue;
-            ulong entry = Walk.Read(page);
-            if ((entry & (Entry.Explicit | Entry.Private)) != Entry.Explicit || (entry & Entry.AddressMask) != write->Frame)
+            if ((entry & Entry.Early) != 0)
+            {
+                // It was there before, for a reader of the view.
+                FramePool.Info(k, write->Frame)->BeginEpoch |= FrameInfo.Unwritten;
                 continue;
+            }
+            ulong* page = Walk.Page(k, space, write->Address);
             ulong bits = Rights.Linear(k, false, vma);
             Walk.Exchange(page, bits == 0 ? 0 : LinearMap.Physical(k, write->Address) | bits);
         }
