@@ -324,6 +324,9 @@ public unsafe struct KernelState
     /// <summary>Pages copied because a snapshot read there.</summary>
     public ulong CopiedForReaders;
 
+    /// <summary>How often 2 MB were copied because a view was read there; their pages are among <see cref="CopiedForReaders"/>.</summary>
+    public ulong BlocksCopied;
+
     /// <summary>Pages copied for snapshots before main wrote there.</summary>
     public ulong CopiedAhead;
 

@@ -171,9 +171,11 @@ internal static unsafe class ViewBlocks
             bool written = (entry & Entry.Explicit) != 0 && !ViewReads.ShowsMain(k, entry);
             FramePool.Info(k, v->Block + ((ulong)i << 12))->BeginEpoch = FrameInfo.InBlock | (written ? 0 : FrameInfo.Unwritten);
         }
+        RegionWrites.Move(k, v->BlockArea, table, v->Block);
         Limbo.AddBlock(k, space, v->Block, space->Epoch);
         Walk.Write(directory, Rights.ExplicitEntry(vma, v->Block, isPrivate: false) | Entry.Large | Entry.Early | Entry.Accessed);
         k->CopiedForReaders += Entry.Count;
+        k->BlocksCopied++;
         return true;
     }
 }
