@@ -121,7 +121,7 @@ internal static unsafe class ViewBlocks
         if (k->KeptTables == null)
             return false;
         KeptTable* kept = k->KeptTables + ((int)(address >> 21) & KernelState.KeptTableMask);
-        return kept->Table != 0 && kept->Epoch >= space->Epoch && Tables.Faults(k, kept->Table) >= FaultsToCopy;
+        return kept->Table != 0 && kept->Epoch >= space->Epoch && kept->Epoch <= k->Epoch && Tables.Faults(k, kept->Table) >= FaultsToCopy;
     }
 
     private static bool IsOpen(VcpuArea* v, Space* space) =>

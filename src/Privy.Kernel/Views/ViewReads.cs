@@ -5,8 +5,8 @@ namespace Privy.Kernel;
 /// </summary>
 /// <remarks>
 /// A write to a page that a processor may have cached in a view makes all of main's processors forget all that they have cached, so the views' entries can be dropped
-/// with it: what is not read again costs no second shootdown. A query that scans a view beside writers to random pages so has one shootdown for some ten megabytes.
-/// What is read again, by a reader that comes back to the same places, is copied then: 2 MB at a fault, by the reader, so that main's writes there cost no shootdown any more.
+/// with it: what is not read again costs no second shootdown. What is read again, by a reader that comes back to the same places, is copied then: 2 MB at a fault, by the
+/// reader, so that main's writes there cost no shootdown any more (<see cref="ViewBlocks"/>, <see cref="ReaderCopies"/>).
 /// </remarks>
 internal static unsafe class ViewReads
 {
