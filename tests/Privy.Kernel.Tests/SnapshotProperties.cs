@@ -75,15 +75,21 @@ public sealed class SnapshotProperties
     {
         ulong shootdowns = 0;
         ulong undone = 0;
+        ulong copied = 0;
+        ulong blocks = 0;
         for (int seed = 0; seed < 2 * Seeds; seed++)
         {
             using var world = new World(seed, mainVcpus: 1 + seed % 2, generous: seed % 3 == 0, viewsOnly: true);
             Run(world, seed, Steps);
             shootdowns += world.Machine.K->Shootdowns;
             undone += world.Machine.K->CopiesUndone;
+            copied += world.Machine.K->CopiedForReaders;
+            blocks += world.Machine.K->BlocksCopied;
         }
         Assert.True(shootdowns > 10, $"{shootdowns} shootdowns");
         Assert.True(undone > 20, $"{undone} copies undone");
+        Assert.True(blocks > 20, $"{blocks} times 2 MB copied for a reader");
+        Assert.True(copied - (512 * blocks) > 100, $"{copied} pages copied for readers, of which {blocks} times 2 MB");
     }
 
     [Fact]

@@ -24,6 +24,8 @@ internal sealed unsafe partial class GuestThread
             if (!IsRange(start, length) || !Space.Mappings.Allows(start, start + length, Vma.Region))
                 return -Errno.EINVAL;
             var index = TakeSnapshot(start, start + length, () => Machine.Kernel.TakeView(Vcpu, start, start + length));
+            if (index >= 0)
+                Process.Table.Ready.ReplenishForView();
             return index < 0 ? index : (long)(Layout.ViewBase + ((ulong)index * Layout.ViewSpan) + (start % Layout.ViewSpan));
         }
     }
@@ -68,7 +70,7 @@ internal sealed unsafe partial class GuestThread
 
     internal long CountPages(bool faults) => Machine.SumPages(faults);
 
-    internal long PagesHeld(ulong view) => IsView(view, out var index) ? (long)Machine.State->Spaces[index].LimboCount : -Errno.EINVAL;
+    internal long PagesHeld(ulong view) => IsView(view, out var index) ? (long)(Machine.State->Spaces[index].LimboCount + (Machine.State->Spaces[index].BlockCount * Entry.Count)) : -Errno.EINVAL;
 
     private bool IsView(ulong view, out int index)
     {

@@ -151,9 +151,21 @@ internal sealed class ReadyChildren(Machine machine, SnapshotReserve reserve, Pr
     private readonly Lock _lock = new();
     private ChildRunner? _ready;
     private bool _diverged;
+    private long _replenishedForView;
 
     /// <summary>Makes the next one, after a fork: not while it runs, when the making would compete with it.</summary>
     internal void Replenish() => _wanted.Release();
+
+    /// <summary>Has memory kept ready for copies, after a snapshot that the program reads itself. Often enough for many of them a second.</summary>
+    internal void ReplenishForView()
+    {
+        const int shortest = 50;
+        var now = Environment.TickCount64;
+        if (now - _replenishedForView < shortest)
+            return;
+        _replenishedForView = now;
+        Replenish();
+    }
 
     /// <summary>Begins to keep one ready. Call from a thread of the main process, whose descriptor table the runners inherit.</summary>
     internal void Start()

@@ -80,6 +80,12 @@ public unsafe struct Space
     /// <summary>Number of limbo frames.</summary>
     public ulong LimboCount;
 
+    /// <summary>Copies of 2 MB whose newest reader is this snapshot (chained).</summary>
+    public ulong Blocks;
+
+    /// <summary>Number of them.</summary>
+    public ulong BlockCount;
+
     /// <summary>Where main sees this snapshot (<see cref="Layout.ViewBase"/>); 0: nowhere.</summary>
     public ulong View;
 
@@ -321,6 +327,9 @@ public unsafe struct KernelState
     /// <summary>Pages copied because a snapshot read there.</summary>
     public ulong CopiedForReaders;
 
+    /// <summary>How often 2 MB were copied because a view was read there; their pages are among <see cref="CopiedForReaders"/>.</summary>
+    public ulong BlocksCopied;
+
     /// <summary>Pages copied for snapshots before main wrote there.</summary>
     public ulong CopiedAhead;
 
@@ -384,6 +393,20 @@ public unsafe struct KernelState
     /// <summary>Pages of regions that were copied ahead and then not written, so that views got their computed entries back.</summary>
     public ulong CopiesUndone;
 
+    /// <summary>Free blocks of 2 MB of frames (chained).</summary>
+    public ulong FreeBlocks;
+
+    /// <summary>Most entries of <see cref="ViewAreas"/>.</summary>
+    public const int ViewAreaCapacity = 64;
+
+    /// <summary>Number of areas in it.</summary>
+    public int ViewAreaCount;
+
+    /// <summary>
+    /// 2 MB of views that have been read by 4 KB entries of main's memory since the last shootdown, or the latest of them: address in main, and in the lowest bits the space's index.
+    /// </summary>
+    public fixed ulong ViewAreas[ViewAreaCapacity];
+
     /// <summary>The kernel's own, under the lock: the snapshots' page tables of the 2 MB in hand.</summary>
     public fixed ulong AroundTables[Layout.MaxSpaces];
 
@@ -395,11 +418,20 @@ public unsafe struct KernelState
 [StructLayout(LayoutKind.Explicit, Size = 16)]
 public struct FrameInfo
 {
+    /// <summary>In <see cref="BeginEpoch"/>: main has not written to the page since the copy was made (<see cref="Entry.Early"/>).</summary>
+    public const ulong Unwritten = 1UL << 63;
+
+    /// <summary>In <see cref="BeginEpoch"/>: the frame is one of 2 MB that live together; the epoch is that of the first.</summary>
+    public const ulong InBlock = 1UL << 62;
+
+    /// <summary>The epoch in <see cref="BeginEpoch"/>.</summary>
+    public const ulong EpochMask = ~(Unwritten | InBlock);
+
     /// <summary>Guest-physical address of the next frame in the chain it is on; 0: last.</summary>
     [FieldOffset(0)]
     public ulong Next;
 
-    /// <summary>Limbo frames: oldest epoch that may read the copy.</summary>
+    /// <summary>Limbo frames: oldest epoch that may read the copy, <see cref="Unwritten"/> and <see cref="InBlock"/>.</summary>
     [FieldOffset(8)]
     public ulong BeginEpoch;
 

@@ -115,6 +115,21 @@ public unsafe struct VcpuArea
 
     /// <summary>The kernel's own: where to go on copying what a snapshot reads; 0: nowhere.</summary>
     public ulong CopyReadsNext;
+
+    /// <summary>The kernel's own: the snapshot that <see cref="CopyReadsNext"/> is about.</summary>
+    public int CopyReadsSpace;
+
+    /// <summary>The kernel's own: the view that is to get <see cref="Block"/>.</summary>
+    public int BlockSpace;
+
+    /// <summary>The kernel's own: a block of frames that a view's 2 MB are being copied to; 0: none.</summary>
+    public ulong Block;
+
+    /// <summary>The kernel's own: the address of these 2 MB in main.</summary>
+    public ulong BlockArea;
+
+    /// <summary>The kernel's own: the epoch of the view.</summary>
+    public ulong BlockEpoch;
 }
 
 /// <summary>Values of <see cref="VcpuArea.FaultCode"/>; the first two are Linux's si_code of SIGSEGV.</summary>

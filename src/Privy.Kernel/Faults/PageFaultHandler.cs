@@ -38,6 +38,7 @@ internal static unsafe class PageFaultHandler
             if (outcome == Outcome.Done)
             {
                 ReaderCopies.Continue(k, v);
+                ViewBlocks.Continue(k, v);
                 RegionWrites.Finish(k, v);
                 return 0;
             }

@@ -116,19 +116,30 @@ internal static unsafe class SnapshotFault
         Outcome outcome = Slots.Ensure(k, v, LinearMap.Physical(k, address));
         if (outcome != Outcome.Done)
             return outcome;
-        outcome = ReaderCopies.Resolve(k, v, space, vma, address, out bool copied);
+        bool copied = false;
+        if (space->View != 0)
+            outcome = ViewBlocks.Resolve(k, v, space, vma, address, out copied);
+        if (outcome == Outcome.Done && !copied)
+            outcome = ReaderCopies.Resolve(k, v, space, vma, address, out copied);
         if (outcome != Outcome.Done || copied)
             return outcome;
         outcome = Walk.MakeDirectory(k, space, address, out ulong* directory, out bool fresh);
         if (outcome != Outcome.Done)
             return outcome;
-        if (fresh && space->CopyReads == 0)
+        if (fresh && space->View != 0)
+            ViewBlocks.FillOthers(k, space, directory, address);
+        else if (fresh && space->CopyReads == 0)
             Fill.WholeDirectory(k, space, directory, address);
         if (Walk.Read(directory) == 0)
         {
             if (Fill.CoversLargePage(vma, address))
             {
-                Fill.Directory(k, space, directory, address, vma);
+                if (space->View == 0)
+                    Fill.Directory(k, space, directory, address, vma);
+                else if (ViewBlocks.IsHot(k, space, address))
+                    Walk.Write(directory, LinearMap.Physical(k, address & ~(Layout.LargePageSize - 1)) | Rights.Linear(k, false, vma) | Entry.Large);
+                else
+                    ViewBlocks.FillOthers(k, space, directory, address);
                 return Outcome.Done;
             }
             outcome = Walk.MakeTable(k, space, address, directory);
@@ -149,10 +160,14 @@ internal static unsafe class SnapshotFault
                 return outcome;
         }
         ulong* page = Tables.At(k, Walk.Read(directory)) + Walk.TableIndex(address);
-        if (Walk.Read(page) == 0)
-            Fill.Table(k, space, page, address, upgrade: false);
-        else
+        if (Walk.Read(page) != 0)
+        {
             Grow(page, bits);
+            return Outcome.Done;
+        }
+        Fill.Table(k, space, page, address, upgrade: false);
+        if (space->View != 0)
+            ViewReads.Add(k, space, address);
         return Outcome.Done;
     }
 

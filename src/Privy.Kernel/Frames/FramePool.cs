@@ -3,13 +3,15 @@ namespace Privy.Kernel;
 /// <summary>Frames for copies and for private pages of snapshots.</summary>
 internal static unsafe class FramePool
 {
-    private const ulong LeftToFaults = 256 * Layout.PageSize;
+    internal const ulong LeftToFaults = 256 * Layout.PageSize;
 
     internal static FrameInfo* Info(KernelState* k, ulong frame) => k->Frames + ((frame - k->PoolStart) >> 12);
 
     /// <summary>Makes sure that <see cref="Take"/> will find a frame the direct map reaches.</summary>
     internal static Outcome Reserve(KernelState* k, VcpuArea* v)
     {
+        if (k->FreeFrames == 0 && k->FreeBlocks != 0 && (k->PoolNext >= k->PoolEnd || k->PoolNext + LeftToFaults >= System.Threading.Volatile.Read(ref k->PoolReady)))
+            FrameBlocks.Break(k);
         ulong frame = k->FreeFrames != 0 ? k->FreeFrames : k->PoolNext;
         if (k->FreeFrames == 0 && k->PoolNext >= k->PoolEnd)
             return Outcome.NeedFrames;
@@ -21,7 +23,7 @@ internal static unsafe class FramePool
     /// pages that must be copied.
     /// </summary>
     internal static bool AtHand(KernelState* k, VcpuArea* v) =>
-        (k->FreeFrames != 0 || k->PoolNext + LeftToFaults < System.Threading.Volatile.Read(ref k->PoolReady))
+        (k->FreeFrames != 0 || k->FreeBlocks != 0 || k->PoolNext + LeftToFaults < System.Threading.Volatile.Read(ref k->PoolReady))
         && Reserve(k, v) == Outcome.Done;
 
     /// <summary>
@@ -37,6 +39,7 @@ internal static unsafe class FramePool
             k->PoolReady = k->PoolNext;
         k->FreeFrames = 0;
         k->FreeFrameCount = 0;
+        k->FreeBlocks = 0;
         k->ZeroFrame = 0;
         k->PoolNext = k->PoolStart;
     }

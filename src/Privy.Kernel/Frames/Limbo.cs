@@ -21,6 +21,26 @@ internal static unsafe class Limbo
         newest->LimboCount++;
     }
 
+    /// <summary>Hands a copy of 2 MB to the newest snapshot that reads it.</summary>
+    internal static void AddBlock(KernelState* k, Space* newest, ulong block, ulong beginEpoch)
+    {
+        FrameInfo* info = FramePool.Info(k, block);
+        info->BeginEpoch = (info->BeginEpoch & ~FrameInfo.EpochMask) | beginEpoch;
+        info->Next = newest->Blocks;
+        newest->Blocks = block;
+        newest->BlockCount++;
+    }
+
+    /// <summary>An older snapshot reads the copy, too.</summary>
+    internal static void Extend(KernelState* k, ulong frame, ulong epoch)
+    {
+        FrameInfo* info = FramePool.Info(k, frame);
+        if ((info->BeginEpoch & FrameInfo.InBlock) != 0)
+            info = FramePool.Info(k, frame & ~(Layout.LargePageSize - 1));
+        if ((info->BeginEpoch & FrameInfo.EpochMask) > epoch)
+            info->BeginEpoch = (info->BeginEpoch & ~FrameInfo.EpochMask) | epoch;
+    }
+
     /// <summary>
     /// Passes on or frees one batch of the list of a snapshot that reads no more; returns whether there is more. The
     /// heir is the newest other snapshot that is not newer: if even its epoch is before a frame's BeginEpoch, nobody
@@ -38,6 +58,17 @@ internal static unsafe class Limbo
                 heir = other;
             }
         }
+        while (space->Blocks != 0)
+        {
+            ulong block = space->Blocks;
+            FrameInfo* info = FramePool.Info(k, block);
+            space->Blocks = info->Next;
+            space->BlockCount--;
+            if (heir != null && (info->BeginEpoch & FrameInfo.EpochMask) <= heir->Epoch)
+                AddBlock(k, heir, block, info->BeginEpoch & FrameInfo.EpochMask);
+            else
+                FrameBlocks.Free(k, block);
+        }
         if (heir == null)
         {
             FramePool.FreeChain(k, space->Limbo, space->LimboTail, space->LimboCount);
@@ -52,7 +83,7 @@ internal static unsafe class Limbo
             FrameInfo* info = FramePool.Info(k, frame);
             space->Limbo = info->Next;
             space->LimboCount--;
-            if (info->BeginEpoch <= heir->Epoch)
+            if ((info->BeginEpoch & FrameInfo.EpochMask) <= heir->Epoch)
                 Add(k, heir, frame, info->BeginEpoch);
             else
                 FramePool.Free(k, frame);

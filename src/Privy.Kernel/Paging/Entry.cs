@@ -27,6 +27,12 @@ public static class Entry
     /// <summary>Software, with <see cref="Explicit"/>: the frame belongs to this snapshot alone, which may write it.</summary>
     public const ulong Private = 1UL << 10;
 
+    /// <summary>
+    /// Software, with <see cref="Explicit"/>: the copy was made because a view was read there, not because main was about to write. Whether it has written since is in
+    /// <see cref="FrameInfo.Unwritten"/>.
+    /// </summary>
+    public const ulong Early = 1UL << 11;
+
     /// <summary>The entry of a page that a snapshot is to have nothing at: main's mapping had no memory behind it when it went away.</summary>
     public const ulong Missing = Explicit;
 

@@ -56,6 +56,9 @@ internal static unsafe class Fill
             ulong bits = Rights.Linear(k, space == k->Spaces, vma);
             if (bits == 0)
                 continue;
+            // Under shadow paging KVM fills in the neighbours of a page together with it where A is set: reading them one by one takes eight times as long.
+            if (space->View != 0)
+                bits |= Entry.Accessed;
             ulong start = vma->Start > area ? vma->Start : area;
             ulong end = vma->End < area + Layout.LargePageSize ? vma->End : area + Layout.LargePageSize;
             for (; start < end; start += Layout.PageSize)

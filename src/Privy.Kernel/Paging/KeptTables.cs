@@ -59,9 +59,14 @@ internal static unsafe class KeptTables
                 return Outcome.NeedTables;
             k->KeptTableCount++;
         }
-        kept->Epoch = Tables.IsRegion(k, address) ? k->Epoch : noRegion;
+        bool region = Tables.IsRegion(k, address);
+        kept->Epoch = region ? k->Epoch : noRegion;
+        // Half of what was written in a region before still counts (ViewBlocks.IsHot).
+        if (region)
+            Tables.HalveFaults(k, kept->Table);
+        else
+            Tables.ForgetFaults(k, kept->Table);
         table = kept->Table;
-        Tables.ForgetFaults(k, table);
         return Outcome.Done;
     }
 }

@@ -16,8 +16,8 @@ internal static unsafe class Tables
     internal static ulong Next(KernelState* k, ulong table) => *Link(k, table) & KernelState.TableLinkMask;
 
     /// <summary>
-    /// Counts a copy-on-write fault of main under one of its page tables, and returns how many there were since the table was made, this
-    /// one included.
+    /// Counts a copy-on-write fault of main under one of its page tables, or a time that a view's has lost its entries, and returns how many there were since the
+    /// table was made, this one included.
     /// </summary>
     internal static int CountFault(KernelState* k, ulong entry)
     {
@@ -32,6 +32,15 @@ internal static unsafe class Tables
     /// <summary>Begins to count them anew.</summary>
     internal static void ForgetFaults(KernelState* k, ulong table) => *Link(k, table) &= KernelState.TableLinkMask;
 
+    /// <summary>What <see cref="CountFault"/> has counted for a table.</summary>
+    internal static int Faults(KernelState* k, ulong entry) => (int)(*Link(k, entry & Entry.AddressMask) & ~KernelState.TableLinkMask);
+
+    internal static void HalveFaults(KernelState* k, ulong table)
+    {
+        ulong* link = Link(k, table);
+        *link = (*link & KernelState.TableLinkMask) | ((*link & ~KernelState.TableLinkMask) >> 1);
+    }
+
     /// <summary>A zeroed table on a chain (null: on none); 0 when there is none left.</summary>
     internal static ulong Allocate(KernelState* k, TableChain* chain)
     {
@@ -43,6 +52,8 @@ internal static unsafe class Tables
             Intrinsics.ZeroPage(At(k, table));
         if (chain != null)
             Chain(k, chain, table);
+        else
+            *Link(k, table) = 0;
         return table;
     }
 

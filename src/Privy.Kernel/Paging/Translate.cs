@@ -42,9 +42,11 @@ public static unsafe class Translate
         entry = Walk.Read(directory);
         if ((entry & Entry.Present) == 0)
             return PageKind.Absent;
-        if ((entry & Entry.Large) != 0)
+        if ((entry & (Entry.Large | Entry.Explicit)) == Entry.Large)
             return PageKind.Linear;
-        entry = Walk.Read(Tables.At(k, entry) + Walk.TableIndex(address));
+        entry = (entry & Entry.Large) != 0
+            ? (entry & ~Entry.Large) + ((ulong)Walk.TableIndex(address) << 12)
+            : Walk.Read(Tables.At(k, entry) + Walk.TableIndex(address));
         if ((entry & Entry.Explicit) == 0)
             return (entry & Entry.Present) != 0 ? PageKind.Linear : PageKind.Absent;
         if (entry == Entry.Missing)

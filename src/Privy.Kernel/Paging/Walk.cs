@@ -48,6 +48,18 @@ internal static unsafe class Walk
         return Tables.At(k, entry) + TableIndex(address);
     }
 
+    /// <summary>The entry of a page: its page table's, or what that would be of a 2 MB entry; 0: none.</summary>
+    internal static ulong PageEntry(KernelState* k, Space* space, ulong address)
+    {
+        ulong* directory = Directory(k, space, address);
+        ulong entry = directory == null ? 0 : Read(directory);
+        if ((entry & Entry.Present) == 0)
+            return 0;
+        if ((entry & Entry.Large) != 0)
+            return (entry & ~Entry.Large) + ((ulong)TableIndex(address) << 12);
+        return Read(Tables.At(k, entry) + TableIndex(address));
+    }
+
     // A snapshot's tables start with A = 0, so that clearing the A bits descends only where the snapshot was.
     internal static ulong TableEntry(KernelState* k, Space* space, ulong table) =>
         table | Entry.Present | Entry.Writable | Entry.User | (space == k->Spaces ? Entry.Accessed : 0);

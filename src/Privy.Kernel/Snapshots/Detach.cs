@@ -45,7 +45,8 @@ internal static unsafe class Detach
     private static Outcome Page(KernelState* k, VcpuArea* v, ulong address, bool populated)
     {
         RegionWrites.Settle(k);
-        ulong readers = CopyOnWrite.Readers(k, address, Vma.Pooled);
+        // Views that have a copy already get the same one as the others: that is how it is known that nothing has changed between them.
+        ulong readers = CopyOnWrite.Readers(k, address, Vma.Pooled, out ulong early) | early;
         if (readers == 0)
             return Outcome.Done;
         Outcome outcome = CopyOnWrite.MakeTables(k, v, readers, address);

@@ -31,7 +31,8 @@ internal static unsafe class ReaderCopies
     internal static Outcome Resolve(KernelState* k, VcpuArea* v, Space* space, Vma* vma, ulong address, out bool handled)
     {
         handled = false;
-        if (space->CopyReads == 0 || !Applies(vma) || k->FramesInUse >= k->AheadLimit)
+        bool view = space->View != 0;
+        if ((view ? !WasForgotten(k, space, address) : space->CopyReads == 0) || !Applies(space, vma) || k->FramesInUse >= k->AheadLimit)
             return Outcome.Done;
         Vma* mains = VmaSet.Find(k->Spaces, address);
         if (mains == null || (mains->Flags & Vma.Write) == 0)
@@ -53,11 +54,15 @@ internal static unsafe class ReaderCopies
         ulong* page = Tables.At(k, Walk.Read(directory)) + Walk.TableIndex(address);
         if (Walk.Read(page) != 0)
             return Outcome.Done;
+        // A query waits for no memory: it has main's, at the price of a shootdown.
         if (!FramePool.AtHand(k, v))
-            return v->NoReadyFrames != 0 ? Outcome.Done : Outcome.NeedReadyFrames;
+            return v->NoReadyFrames != 0 || view ? Outcome.Done : Outcome.NeedReadyFrames;
         if (!TryCopy(k, space, vma, page, address))
             return Outcome.Done;
-        v->CopyReadsNext = address & ~(Layout.LargePageSize - 1);
+        // A scan that was interrupted goes on from here; all is copied where a reader comes back again.
+        bool forward = view && Tables.CountFault(k, Walk.Read(directory)) <= 2;
+        v->CopyReadsNext = forward ? address : address & ~(Layout.LargePageSize - 1);
+        v->CopyReadsSpace = (int)(space - k->Spaces);
         handled = true;
         return Outcome.Done;
     }
@@ -72,7 +77,7 @@ internal static unsafe class ReaderCopies
             for (int i = 0; i < PausesBetween; i++)
                 Intrinsics.Pause();
             KernelLock.Enter(k, v);
-            Outcome outcome = Piece(k, v, k->Spaces + v->Space);
+            Outcome outcome = Piece(k, v, k->Spaces + v->CopyReadsSpace);
             KernelLock.Exit(k);
             if (outcome != Outcome.Done)
                 _ = Retry.Help(v, outcome);
@@ -112,15 +117,26 @@ internal static unsafe class ReaderCopies
         return 0;
     }
 
-    /// <summary>Whether the snapshot's mapping is memory of which it may have copies; not where a copy tells the program that a page has changed.</summary>
-    private static bool Applies(Vma* vma) =>
-        (vma->Flags & (Vma.Shared | Vma.Pooled | Vma.Region)) == 0 && (vma->HostTag & Vma.TagFile) == 0;
+    /// <summary>
+    /// Whether the snapshot's mapping is memory of which it may have copies. Of a view's it is noted whether main has written, as the program asks for that; of those that
+    /// forked children have of the same memory it is not.
+    /// </summary>
+    private static bool Applies(Space* space, Vma* vma) =>
+        (vma->Flags & (Vma.Shared | Vma.Pooled | Vma.Region)) == (space->View != 0 ? Vma.Region : 0) && (vma->HostTag & Vma.TagFile) == 0;
+
+    private static bool WasForgotten(KernelState* k, Space* view, ulong address)
+    {
+        ulong* directory = Walk.Directory(k, view, address);
+        ulong entry = directory == null ? 0 : Walk.Read(directory);
+        return entry != 0 && (entry & Entry.Large) == 0 && ViewReads.WasForgotten(k, entry);
+    }
 
     private static Outcome Piece(KernelState* k, VcpuArea* v, Space* space)
     {
         ulong address = v->CopyReadsNext;
         ulong end = (address & ~(Layout.LargePageSize - 1)) + Layout.LargePageSize;
-        ulong* page = Walk.Page(k, space, address);
+        // A view may have been closed meanwhile, by another vCPU.
+        ulong* page = space->Active == Space.InUse ? Walk.Page(k, space, address) : null;
         int copied = 0;
         for (; page != null && address < end && copied < PagesPerLock; page++, address += Layout.PageSize)
         {
@@ -128,7 +144,7 @@ internal static unsafe class ReaderCopies
                 continue;
             // Mappings may end within the 2 MB: the ones of this snapshot only.
             Vma* vma = VmaSet.Find(space, address);
-            if (vma == null || !Applies(vma))
+            if (vma == null || !Applies(space, vma))
                 continue;
             if (k->FramesInUse >= k->AheadLimit)
             {
@@ -137,6 +153,11 @@ internal static unsafe class ReaderCopies
             }
             if (!FramePool.AtHand(k, v))
             {
+                if (space->View != 0)
+                {
+                    page = null;
+                    break;
+                }
                 v->CopyReadsNext = address;
                 return Outcome.NeedReadyFrames;
             }
@@ -148,19 +169,29 @@ internal static unsafe class ReaderCopies
     }
 
     /// <summary>
-    /// The copy is this snapshot's alone: others that share the page get theirs when they read it or main writes it. The entry is absent, so no
-    /// translation is replaced. False: the host cannot read main's page; the reader finds out itself.
+    /// The copy is this snapshot's alone, or a view's and that of older ones that are read there later: others that share the page get theirs when they read it or main
+    /// writes it. The entry is absent, so no translation is replaced. False: the host cannot read main's page; the reader finds out itself.
     /// </summary>
     private static bool TryCopy(KernelState* k, Space* space, Vma* vma, ulong* page, ulong address)
     {
+        bool view = space->View != 0;
+        // A may be set at once: nobody has to forget a copy. See Fill.Table.
+        const ulong viewBits = Entry.Early | Entry.Accessed;
+        ulong shared = view ? ViewReads.FindCopy(k, space, address) : 0;
+        if (shared != 0)
+        {
+            Limbo.Extend(k, shared, space->Epoch);
+            Walk.Write(page, Rights.ExplicitEntry(vma, shared, isPrivate: false) | viewBits);
+            return true;
+        }
         ulong frame = FramePool.Take(k);
         if (!Intrinsics.TryCopyPage(DirectMap.At(k, frame), DirectMap.At(k, LinearMap.Physical(k, address))))
         {
             FramePool.Free(k, frame);
             return false;
         }
-        Limbo.Add(k, space, frame, space->Epoch);
-        Walk.Write(page, Rights.ExplicitEntry(vma, frame, isPrivate: false));
+        Limbo.Add(k, space, frame, space->Epoch | (view ? FrameInfo.Unwritten : 0));
+        Walk.Write(page, Rights.ExplicitEntry(vma, frame, isPrivate: false) | (view ? viewBits : 0));
         k->CopiedForReaders++;
         return true;
     }
@@ -227,6 +258,6 @@ internal static unsafe class ReaderCopies
     private static bool IsForgotten(Space* space, ulong address)
     {
         Vma* vma = VmaSet.Find(space, address);
-        return vma != null && Applies(vma);
+        return vma != null && Applies(space, vma);
     }
 }

@@ -138,6 +138,28 @@ internal static unsafe class RegionWrites
             Walk.Write(page, Walk.Read(page) | Entry.Dirty);
     }
 
+    /// <summary>A view's copies of 2 MB, which are in a page table, are about to be replaced by those of a block, and no other snapshot has them.</summary>
+    internal static void Move(KernelState* k, ulong area, ulong* table, ulong block)
+    {
+        if (k->RegionWrites == null)
+            return;
+        Move(Present(k), k->RegionWriteCount, area, table, block);
+        Move(Former(k), k->RegionWritesUnsettled, area, table, block);
+    }
+
+    private static void Move(RegionWrite* writes, int count, ulong area, ulong* table, ulong block)
+    {
+        for (int i = 0; i < count; i++)
+        {
+            RegionWrite* write = writes + i;
+            if ((write->Address & ~(Layout.LargePageSize - 1)) != area)
+                continue;
+            ulong entry = Walk.Read(table + Walk.TableIndex(write->Address));
+            if ((entry & Entry.Explicit) != 0 && (entry & Entry.AddressMask) == write->Frame)
+                write->Frame = block + (write->Address - area);
+        }
+    }
+
     private static RegionWrite* Present(KernelState* k) => k->RegionWrites + k->RegionWriteArray * KernelState.RegionWriteCapacity;
 
     private static RegionWrite* Former(KernelState* k) => k->RegionWrites + (k->RegionWriteArray ^ 1) * KernelState.RegionWriteCapacity;
@@ -235,13 +257,17 @@ internal static unsafe class RegionWrites
             if ((views & 1) == 0)
                 continue;
             Space* space = k->Spaces + i;
-            ulong* page = Walk.Page(k, space, write->Address);
+            ulong entry = Walk.PageEntry(k, space, write->Address);
             Vma* vma = VmaSet.Find(space, write->Address);
-            if (page == null || vma == null)
+            if (vma == null || (entry & (Entry.Explicit | Entry.Private)) != Entry.Explicit || (entry & Entry.AddressMask) != write->Frame)
                 continue;
-            ulong entry = Walk.Read(page);
-            if ((entry & (Entry.Explicit | Entry.Private)) != Entry.Explicit || (entry & Entry.AddressMask) != write->Frame)
+            if ((entry & Entry.Early) != 0)
+            {
+                // It was there before, for a reader of the view.
+                FramePool.Info(k, write->Frame)->BeginEpoch |= FrameInfo.Unwritten;
                 continue;
+            }
+            ulong* page = Walk.Page(k, space, write->Address);
             ulong bits = Rights.Linear(k, false, vma);
             Walk.Exchange(page, bits == 0 ? 0 : LinearMap.Physical(k, write->Address) | bits);
         }

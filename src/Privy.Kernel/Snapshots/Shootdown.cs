@@ -17,6 +17,7 @@ internal static unsafe class Shootdown
         bool view = space->View != 0;
         if (view)
         {
+            ViewReads.Forget(k);
             space = k->Spaces;
             self = true;
         }

@@ -141,14 +141,12 @@ internal static unsafe class View
                 return -Errno.Invalid;
             }
             RegionWrites.Settle(k);
-            ulong* page = Walk.Page(k, older, area);
-            ulong* other = page == null ? null : Walk.Page(k, newer, area);
-            for (int i = 0; page != null && area + ((ulong)i << 12) < next; i++)
+            for (int i = 0; HasCopies(k, older, area) && area + ((ulong)i << 12) < next; i++)
             {
-                ulong entry = Walk.Read(page + i);
-                if ((entry & Entry.Explicit) == 0)
+                ulong entry = Walk.PageEntry(k, older, area + ((ulong)i << 12));
+                if ((entry & Entry.Explicit) == 0 || ViewReads.ShowsMain(k, entry))
                     continue;
-                ulong now = other == null ? 0 : Walk.Read(other + i);
+                ulong now = Walk.PageEntry(k, newer, area + ((ulong)i << 12));
                 if ((now & Entry.Explicit) != 0 && (now & Entry.AddressMask) == (entry & Entry.AddressMask))
                     continue;
                 ulong number = (area + ((ulong)i << 12) - start) >> 12;
@@ -158,6 +156,14 @@ internal static unsafe class View
             area = next;
         }
         return 0;
+    }
+
+    /// <summary>Whether there may be copies in the 2 MB.</summary>
+    private static bool HasCopies(KernelState* k, Space* space, ulong area)
+    {
+        ulong* directory = Walk.Directory(k, space, area);
+        ulong entry = directory == null ? 0 : Walk.Read(directory);
+        return (entry & Entry.Present) != 0 && (entry & (Entry.Large | Entry.Explicit)) != Entry.Large;
     }
 
     private static void Make(KernelState* k, int index, ulong start, ulong end)

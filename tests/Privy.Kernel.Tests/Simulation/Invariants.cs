@@ -15,6 +15,7 @@ internal static unsafe class Invariants
             Machine.Check(active == (space->Active == Space.InUse), $"space {i}: active");
             Machine.Check(active == ((k->ActiveMask >> i & 1) != 0), $"space {i}: mask");
             Frames(k, space->PrivateFrames, space->PrivateTail, space->PrivateCount, f => frames.TryAdd(f, (i, true)));
+            Blocks(k, space->Blocks, space->BlockCount, f => frames.TryAdd(f, (i, false)));
             Frames(k, space->Limbo, space->LimboTail, space->LimboCount, f => frames.TryAdd(f, (i, false)));
             ulong previous = 0;
             for (ulong f = space->PrivateFrames; f != 0; f = FramePool.Info(k, f)->Next)
@@ -25,6 +26,7 @@ internal static unsafe class Invariants
         }
         ulong used = (ulong)frames.Count;
         Frames(k, k->FreeFrames, 0, k->FreeFrameCount, f => frames.TryAdd(f, (-1, false)));
+        Blocks(k, k->FreeBlocks, ulong.MaxValue, f => frames.TryAdd(f, (-1, false)));
         if (k->ZeroFrame != 0)
         {
             Machine.Check(frames.TryAdd(k->ZeroFrame, (-2, false)), "zero frame on a list");
@@ -71,6 +73,18 @@ internal static unsafe class Invariants
         }
         Machine.Check(count == 0, "frame count of a list");
         Machine.Check(tail == 0 || first == 0 || tail == last, "tail of a list");
+    }
+
+    private static void Blocks(KernelState* k, ulong first, ulong count, Func<ulong, bool> add)
+    {
+        ulong n = 0;
+        for (ulong block = first; block != 0; block = FramePool.Info(k, block)->Next, n++)
+        {
+            Machine.Check(block % Layout.LargePageSize == 0 && block >= k->PoolStart && block + Layout.LargePageSize <= k->PoolNext, $"block {block:x}");
+            for (ulong i = 0; i < Entry.Count; i++)
+                Machine.Check(add(block + (i << 12)), $"frame of block {block:x} is on two lists");
+        }
+        Machine.Check(count == ulong.MaxValue || n == count, "block count of a list");
     }
 
     private static void Tables(World world, Machine machine, KernelState* k)
@@ -202,9 +216,9 @@ internal static unsafe class Invariants
             PageModel model = snapshot.Pages[page];
             if (!model.Mapped || model.Is(Vma.Shared) || model.Is(Vma.Pooled))
                 continue;
-            ulong* other = Walk.Page(k, k->Spaces + snapshot.Index, World.AddressOf(page));
+            ulong other = Walk.PageEntry(k, k->Spaces + snapshot.Index, World.AddressOf(page));
             Machine.Check(
-                other != null && (*other & Entry.Explicit) != 0,
+                (other & Entry.Explicit) != 0 && !ViewReads.ShowsMain(k, other),
                 $"main may write page {page} (large: {large}), which snapshot {snapshot.Index} still shares");
         }
     }
@@ -227,12 +241,16 @@ internal static unsafe class Invariants
             return;
         }
         Machine.Check((entry & Entry.Writable) == 0, "shared copy is writable");
+        Machine.Check((entry & Entry.Early) == 0 || snapshot.IsView, "a copy for a view's reader in another snapshot");
         if (owner.Space == -2)
             return;
         Machine.Check(owner.Space > 0 && !owner.Private, $"space {snapshot.Index} page {page}: copy was freed");
         ulong epoch = k->Spaces[snapshot.Index].Epoch;
+        FrameInfo* info = FramePool.Info(k, frame);
+        if ((info->BeginEpoch & FrameInfo.InBlock) != 0)
+            info = FramePool.Info(k, frame & ~(Layout.LargePageSize - 1));
         Machine.Check(
-            FramePool.Info(k, frame)->BeginEpoch <= epoch && epoch <= k->Spaces[owner.Space].Epoch,
+            (info->BeginEpoch & FrameInfo.EpochMask) <= epoch && epoch <= k->Spaces[owner.Space].Epoch,
             "copy is kept for other epochs");
     }
 }

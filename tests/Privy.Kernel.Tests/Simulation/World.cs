@@ -32,6 +32,10 @@ internal sealed unsafe class World : IDisposable
     private ulong _token = 1;
     private readonly bool _viewsOnly;
     private readonly bool _withViews;
+
+    // Few views of much memory, and memory for copies: what is read in 2 MB that main writes to is copied.
+    private readonly bool _largeViews;
+    private readonly int _mostSnapshots = MaxSnapshots;
     private bool _nested;
     private bool _sharedBusy;
     private int _busySpace = -1;
@@ -42,6 +46,9 @@ internal sealed unsafe class World : IDisposable
     {
         _viewsOnly = viewsOnly;
         _withViews = viewsOnly || seed % 4 != 0;
+        _largeViews = viewsOnly && generous && seed % 2 == 0;
+        if (_largeViews)
+            _mostSnapshots = 1 + (seed / 6 % 3);
         _random = new Random(seed);
         Machine = new Machine(generous, code) { Random = _random, Meanwhile = Meanwhile, Kicked = Kicked };
         if (_random.Next(3) != 0)
@@ -59,6 +66,11 @@ internal sealed unsafe class World : IDisposable
                 K->CopyReadsAfter = (ulong)_random.Next(1, 3);
                 K->PoolReady = K->PoolStart + (ulong)_random.Next(3000) * Layout.PageSize;
             }
+        }
+        if (_largeViews)
+        {
+            K->AheadLimit = 50_000;
+            K->PoolReady = ulong.MaxValue;
         }
         _mainVcpus = Machine.Vcpus[..mainVcpus];
         foreach (Vcpu v in _mainVcpus)
@@ -216,6 +228,9 @@ internal sealed unsafe class World : IDisposable
                 TakeView();
                 break;
             case < 4:
+                ReleaseAny();
+                break;
+            case < 5 when _largeViews:
                 ReleaseAny();
                 break;
             case < 6:
@@ -507,14 +522,14 @@ internal sealed unsafe class World : IDisposable
 
     private void TakeView()
     {
-        (int start, int end) = Range();
+        (int start, int end) = _largeViews && _random.Next(4) != 0 ? (0, Arenas[0].Pages) : Range();
         while (start < end && !_main.Pages[start].Is(Vma.Region))
             start++;
         int last = start;
         while (last < end && _main.Pages[last].Is(Vma.Region))
             last++;
         // Not in all worlds: beside views main's pages are copied one by one, and large pages do not come back.
-        if (last == start || _snapshots.Count >= MaxSnapshots || !_withViews)
+        if (last == start || _snapshots.Count >= _mostSnapshots || !_withViews)
             return;
         foreach (Vcpu v in _mainVcpus)
             v.Exit();
