@@ -83,30 +83,32 @@ internal sealed unsafe class StandIn
         _settled.Set();
     }
 
-    /// <summary>Waits until its memory is its own: only then is its oom_score_adj, which Linux keeps equal for all processes that share memory.</summary>
-    /// <param name="wake">Lets it run if it is stopped; called while it has not answered.</param>
-    /// <returns>False when it has ended, or cannot.</returns>
-    internal bool AwaitOwnMemory(Action wake)
+    /// <summary>
+    /// True once its memory is its own, and its descriptors. Before, it must not stand still: the descriptors and the memory that it shares would stay when the hypervisor has ended.
+    /// </summary>
+    internal bool HasOwnMemory => _hasOwnMemory;
+
+    /// <summary>What any signal does: makes it execute its program. The program hands this one on as a message that nobody heeds.</summary>
+    internal void Nudge()
     {
-        if (_hasOwnMemory)
-            return true;
         lock (_lock)
         {
             if (_reaped)
-                return false;
-            // What it takes for any signal: executes its program, which sends it on as a message that nobody heeds.
+                return;
             var info = StandInMessage.Nudge;
             _ = HostSyscall.RawQuick(HostCallNumber.RtSigqueueinfo, (ulong)ProcessId, (ulong)info.Number, (ulong)&info);
         }
+    }
 
-        const int rounds = 1000, longest = 100;
-        for (var round = 0; round < rounds; round++)
-        {
-            wake();
-            if (_settled.Wait(longest))
-                break;
-        }
-
+    /// <summary>Waits until its memory is its own: only then is its oom_score_adj, which Linux keeps equal for all processes that share memory.</summary>
+    /// <returns>False when it has ended, or cannot.</returns>
+    internal bool AwaitOwnMemory()
+    {
+        const int longest = 100_000;
+        if (_hasOwnMemory || _reaped)
+            return _hasOwnMemory && !_reaped;
+        Nudge();
+        _ = _settled.Wait(longest);
         return _hasOwnMemory;
     }
 

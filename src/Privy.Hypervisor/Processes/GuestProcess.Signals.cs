@@ -58,8 +58,7 @@ internal sealed unsafe partial class GuestProcess
                 return;
             _running.Reset();
             change = ++_changes;
-            // So that ps shows it.
-            StandIn?.Send(Signal.SIGSTOP);
+            ShowStop();
         }))
             return;
         // Whoever ends the process sets both in the other order.
@@ -88,8 +87,23 @@ internal sealed unsafe partial class GuestProcess
     {
         lock (Signals.Gate)
         {
-            if (_running.IsSet && StandIn?.IsStopped == true)
-                _ = Signals.Send(SignalInfo.FromProcess(Signal.SIGSTOP, SignalInfo.SI_USER, 0, 0));
+            if (!_running.IsSet || StandIn is not { IsStopped: true } standIn)
+                return;
+            _ = Signals.Send(SignalInfo.FromProcess(Signal.SIGSTOP, SignalInfo.SI_USER, 0, 0));
+            if (standIn.HasOwnMemory)
+                return;
+            standIn.Nudge();
+            standIn.Send(Signal.SIGCONT);
+        }
+    }
+
+    /// <summary>The stand-in has memory of its own from now on.</summary>
+    internal void StandInSettled()
+    {
+        lock (Signals.Gate)
+        {
+            if (!_running.IsSet)
+                ShowStop();
         }
     }
 
@@ -104,27 +118,13 @@ internal sealed unsafe partial class GuestProcess
         }
     }
 
-    /// <summary>See <see cref="ISyscallContext.PrepareSettings"/>.</summary>
-    internal bool PrepareSettings()
+    /// <summary>Stops the stand-in, too, so that ps shows it: at once, or as soon as it may be stopped (<see cref="StandInSettled"/>).</summary>
+    private void ShowStop()
     {
-        if (StandIn is not { } standIn)
-            return false;
-        var prepared = standIn.AwaitOwnMemory(() =>
-        {
-            // It cannot do anything while it is stopped.
-            lock (Signals.Gate)
-            {
-                if (!_running.IsSet)
-                    standIn.Send(Signal.SIGCONT);
-            }
-        });
-        lock (Signals.Gate)
-        {
-            if (!_running.IsSet)
-                standIn.Send(Signal.SIGSTOP);
-        }
-
-        return prepared;
+        if (StandIn is { HasOwnMemory: true } standIn)
+            standIn.Send(Signal.SIGSTOP);
+        else
+            StandIn?.Nudge();
     }
 
     private void Continue(int signal)
