@@ -145,7 +145,7 @@ public sealed class ResilienceTests
     [PrivyFact(Needs.Privy)]
     public void Killed_as_a_whole_it_leaves_no_stopped_child()
     {
-        using var run = new ProcessRun(Launcher.Command("/bin/bash", ["-c", "for i in 1 2 3; do (kill -STOP $BASHPID; exit 3) & done; echo ready; wait; wait; wait"]), Path.GetTempPath(), keepInputOpen: true);
+        using var run = new ProcessRun(Launcher.Command("/bin/bash", ["-c", "for i in 1 2 3; do (while :; do kill -STOP $BASHPID; done) & done; wait"]), Path.GetTempPath(), keepInputOpen: true);
         WaitUntil(() => Descendants(run.Id).Count(id => Stat(id) is ['T', ..]) == 3);
         var family = Descendants(run.Id);
         // One had time to become a program of its own, whatever the others are.
