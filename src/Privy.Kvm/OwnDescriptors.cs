@@ -17,26 +17,7 @@ public static class OwnDescriptors
 
     /// <summary>Moves a descriptor up to where programs seldom count to, and records it.</summary>
     /// <returns>The number it has now; unchanged when there is no room.</returns>
-    public static int Adopt(int descriptor)
-    {
-        Making.EnterWriteLock();
-        try
-        {
-            var high = NativeMethods.Fcntl(descriptor, NativeMethods.F_DUPFD_CLOEXEC, FirstNumber());
-            if (high >= 0)
-            {
-                _ = NativeMethods.Close(descriptor);
-                descriptor = high;
-            }
-
-            Add(descriptor);
-            return descriptor;
-        }
-        finally
-        {
-            Making.ExitWriteLock();
-        }
-    }
+    public static int Adopt(int descriptor) => Make(() => descriptor);
 
     /// <summary>
     /// Makes a descriptor while the program runs. Until it is recorded, its number is one that a program may close that closes all there are; so none does meanwhile
@@ -50,7 +31,17 @@ public static class OwnDescriptors
         try
         {
             var descriptor = make();
-            return descriptor < 0 ? descriptor : Adopt(descriptor);
+            if (descriptor < 0)
+                return descriptor;
+            var high = NativeMethods.Fcntl(descriptor, NativeMethods.F_DUPFD_CLOEXEC, FirstNumber());
+            if (high >= 0)
+            {
+                _ = NativeMethods.Close(descriptor);
+                descriptor = high;
+            }
+
+            Add(descriptor);
+            return descriptor;
         }
         finally
         {

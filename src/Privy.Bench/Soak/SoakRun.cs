@@ -7,8 +7,8 @@ namespace Privy.Bench.Soak;
 /// <summary>Redis under load with a BGSAVE each second, every RDB file of which is checked, for a long time: nothing may grow, get lost or be wrong.</summary>
 public sealed class SoakRun : IDisposable
 {
-    /// <summary>The guest kernel's rotation of its page tables (256 MB), and what else its region holds.</summary>
-    public const long MostTables = (256 + 64) << 20;
+    /// <summary>The guest kernel's rotation of its page tables (16 MB), and what else its region holds.</summary>
+    public const long MostTables = (16 + 64) << 20;
 
     private const ulong KernelRegionStart = 0x0800_0000_0000, KernelRegionEnd = 0x0880_0000_0000;
     private const int ValueSize = 512;

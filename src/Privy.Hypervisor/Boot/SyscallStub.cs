@@ -153,6 +153,16 @@ internal sealed class SyscallStub
         void LoadHalf(Register register, string field) => asm.AddInstruction(Instruction.Create(Code.Mov_r32_rm32, register, Field(field)));
         void Compare(string field, int value) => asm.AddInstruction(Instruction.Create(Code.Cmp_rm32_imm8, Field(field), value));
 
+        // With the registers that a copy has used as they were; rax is the result.
+        void LeaveAsCalled()
+        {
+            Load(Register.RDI, nameof(SyscallRing.A0));
+            Load(Register.RSI, nameof(SyscallRing.A1));
+            Load(Register.RCX, nameof(SyscallRing.Rip));
+            Load(Register.R11, nameof(SyscallRing.Flags));
+            asm.jmp(At(Place.Leave));
+        }
+
         asm.Label(ref At(Place.Entry));
         Compare(nameof(SyscallRing.Mode), SyscallMode.Exit);
         asm.je(At(Place.Doorbell));
@@ -290,11 +300,7 @@ internal sealed class SyscallStub
         Store(nameof(SyscallRing.BufferNext), Register.RDI);
         asm.Label(ref At(Place.Committed));
         asm.mov(rax, rdx);
-        Load(Register.RDI, nameof(SyscallRing.A0));
-        Load(Register.RSI, nameof(SyscallRing.A1));
-        Load(Register.RCX, nameof(SyscallRing.Rip));
-        Load(Register.R11, nameof(SyscallRing.Flags));
-        asm.jmp(At(Place.Leave));
+        LeaveAsCalled();
         asm.Label(ref At(Place.Full));
         Load(Register.RDI, nameof(SyscallRing.A0));
         Load(Register.RCX, nameof(SyscallRing.Rip));
@@ -403,11 +409,7 @@ internal sealed class SyscallStub
         StoreHalf(nameof(SyscallRing.ReadyBudget), 0);
         asm.Label(ref answered);
         Load(Register.RAX, nameof(SyscallRing.Result));
-        Load(Register.RDI, nameof(SyscallRing.A0));
-        Load(Register.RSI, nameof(SyscallRing.A1));
-        Load(Register.RCX, nameof(SyscallRing.Rip));
-        Load(Register.R11, nameof(SyscallRing.Flags));
-        asm.jmp(At(Place.Leave));
+        LeaveAsCalled();
 
         asm.Label(ref At(Place.Yield));
         asm.AddInstruction(Instruction.Create(Code.Dec_rm32, Field(nameof(SyscallRing.YieldsLeft))));

@@ -5,8 +5,7 @@ using Privy.Kernel;
 namespace Privy.Hypervisor.Memory;
 
 /// <summary>
-/// Keeps host memory ready behind the table frames that snapshots take, and gives back what lies behind tables of dropped trees and behind the
-/// pool when no snapshot is left. Used by one background thread.
+/// Keeps host memory ready behind the table frames that snapshots take, and gives back what lies behind the pool when no snapshot is left. Used by one background thread.
 /// </summary>
 /// <remarks>
 /// Measured: a snapshot takes some 40 table frames, so each dozen snapshots would meet one 2 MB page that the host has yet to
@@ -17,13 +16,9 @@ namespace Privy.Hypervisor.Memory;
 internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
 {
     private const ulong TablesAhead = 4UL << 20;
-    private const int TrimBatch = 2048;
 
     // Kept while there is no snapshot, so that the next one's first writes find frames.
     internal const ulong FramesKept = 16UL << 20;
-
-    // Tables this close to the end of the rotation may be taken again soon.
-    private const ulong TrimMargin = 8192 * Layout.PageSize;
 
     private const int RestBetweenParts = 2;
     private const int RestBesideSnapshots = 250;
@@ -32,7 +27,6 @@ internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
 
     private readonly FrameReserve _frames = machine.Frames;
     private ulong _tablesReady;
-    private ulong _lastTrimmed;
     private bool _lull;
 
     /// <summary>How long the thread may wait for a fork before it calls <see cref="Tend"/>, in milliseconds; -1: for ever.</summary>
@@ -87,41 +81,6 @@ internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
         }
     }
 
-    /// <summary>Gives the memory behind long unused tables back to the host.</summary>
-    internal void Trim()
-    {
-        var state = machine.State;
-        if (state->TableNext + TrimMargin > state->TableStart + KernelState.TableRotation)
-            return;
-        var batch = new List<ulong>(TrimBatch);
-        HostKernelLock.Acquire(state);
-        try
-        {
-            // Free tables queue up at the end and are not taken before the rotation is through, so the part that was given back stays put.
-            var table = _lastTrimmed == 0 ? state->FreeTables : Next(_lastTrimmed);
-            while (table != 0 && batch.Count < TrimBatch)
-            {
-                batch.Add(table - state->KernelPhysical + state->KernelBase);
-                _lastTrimmed = table;
-                table = Next(table);
-            }
-        }
-        finally
-        {
-            HostKernelLock.Release(state);
-        }
-
-        batch.Sort();
-        for (var i = 0; i < batch.Count;)
-        {
-            var first = i;
-            while (i + 1 < batch.Count && batch[i + 1] == batch[i] + Layout.PageSize)
-                i++;
-            i++;
-            _ = HostMemory.Advise(batch[first], (ulong)(i - first) * Layout.PageSize, HostMemory.MADV_DONTNEED);
-        }
-    }
-
     /// <summary>Gives back the memory behind unused frames, from the end, a part at a time. False: there is no more.</summary>
     private bool GiveBack()
     {
@@ -146,9 +105,6 @@ internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
 
         return true;
     }
-
-    private ulong Next(ulong table) =>
-        machine.State->TableLinks[(table - machine.State->KernelPhysical + machine.State->KernelBase - machine.State->TableStart) / Layout.PageSize] & KernelState.TableLinkMask;
 
     /// <summary>Memory that the system has to spare, not counting what the pool has already.</summary>
     private ulong Spare() => HostProcessMemory.Available() + (machine.State->PoolReady - machine.State->PoolStart);

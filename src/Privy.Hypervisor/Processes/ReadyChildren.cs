@@ -197,7 +197,6 @@ internal sealed class ReadyChildren(Machine machine, SnapshotReserve reserve, Pr
 
     private void Make()
     {
-        const int snapshotsBetweenTrims = 64;
         for (var round = 0; ; round++)
         {
             while (!_wanted.Wait(reserve.Rest))
@@ -207,8 +206,6 @@ internal sealed class ReadyChildren(Machine machine, SnapshotReserve reserve, Pr
                 precopy?.Start();
             else
                 precopy?.Begin();
-            if (round % snapshotsBetweenTrims == snapshotsBetweenTrims - 1)
-                reserve.Trim();
             lock (_lock)
             {
                 if (_ready is not null || _diverged)

@@ -13,17 +13,14 @@ public static unsafe partial class SyscallDispatcher
         int[] takeThreadFirst =
             [sched_getparam, sched_setparam, sched_getscheduler, sched_setscheduler, sched_rr_get_interval, sched_getattr, sched_setattr];
         foreach (var number in takeThreadFirst)
-        {
-            handlers[number] = (ISyscallContext context, in SyscallArguments arguments) =>
-                SyscallMarshaller.Execute(context, Described(number), arguments with { A0 = InHost(context, arguments.A0) });
-        }
+            handlers[number] = (ISyscallContext context, in SyscallArguments arguments) => OnThread(context, number, in arguments);
 
         foreach (var number in (ReadOnlySpan<int>)[sched_getaffinity, sched_setaffinity])
         {
             handlers[number] = (ISyscallContext context, in SyscallArguments arguments) =>
             {
                 lock (Host.ThreadPlacement.Confinement)
-                    return SyscallMarshaller.Execute(context, Described(number), arguments with { A0 = InHost(context, arguments.A0) });
+                    return OnThread(context, number, in arguments);
             };
         }
 
@@ -32,6 +29,9 @@ public static unsafe partial class SyscallDispatcher
         handlers[ioprio_get] = GetIoPriority;
         handlers[ioprio_set] = SetIoPriority;
     }
+
+    private static long OnThread(ISyscallContext context, int number, in SyscallArguments arguments) =>
+        SyscallMarshaller.Execute(context, Described(number), arguments with { A0 = InHost(context, arguments.A0) });
 
     private static ulong InHost(ISyscallContext context, ulong id) => context.HostIdOf((int)id) is not 0 and var own ? (ulong)own : id;
 

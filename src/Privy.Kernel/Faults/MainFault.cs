@@ -32,9 +32,7 @@ internal static unsafe class MainFault
         // The copy last: from then on the page counts as changed, unless it is noted that nobody has written.
         if (page == null)
         {
-            outcome = (vma->Flags & Vma.Region) != 0
-                ? KeptTables.Split(k, address, directory)
-                : Walk.Split(k, main, address, directory, -1, keepAccessed: true, out _);
+            outcome = KeptTables.Split(k, address, directory);
             if (outcome != Outcome.Done)
                 return outcome;
             page = Tables.At(k, *directory) + Walk.TableIndex(address);
@@ -83,7 +81,7 @@ internal static unsafe class MainFault
                 Fill.Directory(k, main, directory, address, vma);
                 return Outcome.Done;
             }
-            outcome = Walk.MakeTable(k, main, address, directory);
+            outcome = KeptTables.Make(k, address, directory);
             if (outcome != Outcome.Done)
                 return outcome;
         }

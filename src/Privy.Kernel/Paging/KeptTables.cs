@@ -1,7 +1,7 @@
 namespace Privy.Kernel;
 
 /// <summary>
-/// Main's page tables of regions are used again for the same 2 MB after the next snapshot, and on no chain. Under shadow paging KVM has shadows of them,
+/// Main's page tables are used again for the same 2 MB after the next snapshot, and on no chain. Under shadow paging KVM has shadows of them,
 /// which it finds again; for a table that was never one, or was one of something else, it must make one, and makes all processors forget that the table's frame could be
 /// written: 20 to 60 us more for each 2 MB that is written to after each snapshot.
 /// </summary>
@@ -12,22 +12,12 @@ internal static unsafe class KeptTables
     /// </summary>
     internal static Outcome Split(KernelState* k, ulong address, ulong* directory)
     {
-        KeptTable* kept = k->KeptTables == null ? null : k->KeptTables + ((int)(address >> 21) & KernelState.KeptTableMask);
-        // In use already: by another 2 MB, or by this one before it got its large page back.
-        if (kept == null || kept->Epoch == k->Epoch)
+        Outcome outcome = Take(k, address, out ulong kept);
+        if (outcome != Outcome.Done)
+            return outcome;
+        if (kept == 0)
             return Walk.Split(k, k->Spaces, address, directory, -1, keepAccessed: true, out _);
-        // It may hold what tells which pages main has written.
-        RegionWrites.Settle(k);
-        if (kept->Table == 0)
-        {
-            ulong allocated = Tables.Allocate(k, null);
-            if (allocated == 0)
-                return Outcome.NeedTables;
-            kept->Table = allocated;
-            k->KeptTableCount++;
-        }
-        kept->Epoch = k->Epoch;
-        ulong* table = Tables.At(k, kept->Table);
+        ulong* table = Tables.At(k, kept);
         ulong page = Walk.Read(directory) & ~Entry.Large;
         for (int i = 0; i < Entry.Count; i++, page += Layout.PageSize)
         {
@@ -35,7 +25,41 @@ internal static unsafe class KeptTables
             if (table[i] != page)
                 Walk.Write(table + i, page);
         }
-        Walk.Write(directory, Walk.TableEntry(k, k->Spaces, kept->Table));
+        Walk.Write(directory, Walk.TableEntry(k, k->Spaces, kept));
+        return Outcome.Done;
+    }
+
+    /// <summary>Hangs an empty page table below main's absent directory entry of an address, as <see cref="Walk.MakeTable"/> does.</summary>
+    internal static Outcome Make(KernelState* k, ulong address, ulong* directory)
+    {
+        Outcome outcome = Take(k, address, out ulong kept);
+        if (outcome != Outcome.Done)
+            return outcome;
+        if (kept == 0)
+            return Walk.MakeTable(k, k->Spaces, address, directory);
+        Intrinsics.ZeroPage(Tables.At(k, kept));
+        Walk.Write(directory, Walk.TableEntry(k, k->Spaces, kept));
+        return Outcome.Done;
+    }
+
+    /// <summary>The table kept for an address, made if there is none; 0 where it is in use already: by another 2 MB, or by this one before it got a large page.</summary>
+    private static Outcome Take(KernelState* k, ulong address, out ulong table)
+    {
+        table = 0;
+        KeptTable* kept = k->KeptTables == null ? null : k->KeptTables + ((int)(address >> 21) & KernelState.KeptTableMask);
+        if (kept == null || kept->Epoch == k->Epoch)
+            return Outcome.Done;
+        // It may hold what tells which pages main has written.
+        RegionWrites.Settle(k);
+        if (kept->Table == 0)
+        {
+            kept->Table = Tables.Allocate(k, null);
+            if (kept->Table == 0)
+                return Outcome.NeedTables;
+            k->KeptTableCount++;
+        }
+        kept->Epoch = k->Epoch;
+        table = kept->Table;
         return Outcome.Done;
     }
 }

@@ -47,12 +47,13 @@ internal static unsafe class Tables
     internal static ulong Allocate(KernelState* k, Space* space, ulong address, int level)
     {
         TableChain* chain = ChainOf(k, space, address, level);
-        ulong table = k->CleanTables;
-        if (space->View == 0 || table == 0)
+        ulong table = 0;
+        if (space->View != 0 && k->CleanTables != 0)
+            table = TakeClean(k, out _);
+        else if (level == 1 && k->FreeLeaves != 0)
+            table = TakeLeaf(k);
+        if (table == 0)
             return Allocate(k, chain);
-        k->CleanTables = Next(k, table);
-        k->CleanTableCount--;
-        k->TablesInUse++;
         Intrinsics.ZeroPage(At(k, table));
         Chain(k, chain, table);
         return table;
@@ -85,11 +86,25 @@ internal static unsafe class Tables
         else
         {
             if (k->TableNext >= k->TableEnd)
-                return TakeClean(k, out used);
+            {
+                used = true;
+                table = TakeLeaf(k);
+                return table != 0 ? table : TakeClean(k, out used);
+            }
             used = false;
             table = k->TableNext - k->KernelBase + k->KernelPhysical;
             k->TableNext += Layout.PageSize;
         }
+        k->TablesInUse++;
+        return table;
+    }
+
+    private static ulong TakeLeaf(KernelState* k)
+    {
+        ulong table = k->FreeLeaves;
+        if (table == 0)
+            return 0;
+        k->FreeLeaves = Next(k, table);
         k->TablesInUse++;
         return table;
     }
@@ -107,8 +122,12 @@ internal static unsafe class Tables
     }
 
     /// <summary>The chain for a table of a space that maps <paramref name="address"/>; <paramref name="level"/> is 1 for page tables.</summary>
-    internal static TableChain* ChainOf(KernelState* k, Space* space, ulong address, int level) =>
-        space == k->Spaces && (level > 2 || IsRegion(k, address)) ? &space->Renewed : &space->Tables;
+    internal static TableChain* ChainOf(KernelState* k, Space* space, ulong address, int level)
+    {
+        if (space != k->Spaces)
+            return level == 1 ? &space->Leaves : &space->Tables;
+        return level > 2 || IsRegion(k, address) ? &space->Renewed : &space->Tables;
+    }
 
     /// <summary>Whether main's tables of the gigabyte are replaced when a view is taken.</summary>
     internal static bool IsRegion(KernelState* k, ulong address)
@@ -126,14 +145,23 @@ internal static unsafe class Tables
         chain->Count++;
     }
 
-    /// <summary>Frees the tables of a space that no vCPU has loaded.</summary>
-    internal static void Free(KernelState* k, TableChain* chain)
+    /// <summary>Frees the tables of a snapshot that no vCPU has loaded.</summary>
+    internal static void Free(KernelState* k, Space* space)
     {
-        if (chain->First == 0)
+        TableChain* leaves = &space->Leaves;
+        if (leaves->First != 0)
+        {
+            *Link(k, leaves->Last) = k->FreeLeaves;
+            k->FreeLeaves = leaves->First;
+            k->TablesInUse -= leaves->Count;
+            Forget(leaves);
+        }
+        TableChain* others = &space->Tables;
+        if (others->First == 0)
             return;
-        AppendFree(k, chain->First, chain->Last);
-        k->TablesInUse -= chain->Count;
-        Forget(chain);
+        AppendFree(k, others->First, others->Last);
+        k->TablesInUse -= others->Count;
+        Forget(others);
     }
 
     /// <summary>Sets tables of main aside: the vCPU that asks is still running on them.</summary>

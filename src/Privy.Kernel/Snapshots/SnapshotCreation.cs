@@ -110,7 +110,7 @@ internal static unsafe class SnapshotCreation
             if (outcome == Outcome.Done)
                 continue;
             PrivateFrames.FreeAll(k, space);
-            Tables.Free(k, &space->Tables);
+            Tables.Free(k, space);
             space->VmaCount = 0;
             space->Active = 0;
             return -Errno.NoMemory;

@@ -25,9 +25,12 @@ internal static unsafe class SnapshotRelease
         space->Active = Space.Releasing;
         SnapshotSet.Remove(k, index);
         if (space->View != 0 && !View.WasRead(k, space))
+        {
+            Tables.FreeClean(k, &space->Leaves);
             Tables.FreeClean(k, &space->Tables);
+        }
         View.Forget(k, index);
-        Tables.Free(k, &space->Tables);
+        Tables.Free(k, space);
         PrivateFrames.FreeAll(k, space);
         while (Limbo.PassOn(k, space))
         {

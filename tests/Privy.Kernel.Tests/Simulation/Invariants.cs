@@ -85,7 +85,8 @@ internal static unsafe class Invariants
             Space* space = k->Spaces + i;
             Chain(k, space->Tables.First, space->Tables.Count, tables);
             Chain(k, space->Renewed.First, space->Renewed.Count, tables);
-            used += space->Tables.Count + space->Renewed.Count;
+            Chain(k, space->Leaves.First, space->Leaves.Count, tables);
+            used += space->Tables.Count + space->Renewed.Count + space->Leaves.Count;
             if (space->Active != Space.InUse)
                 continue;
             for (int e = 0; e < 512; e++)
@@ -98,6 +99,7 @@ internal static unsafe class Invariants
         Chain(k, k->RetiredTables, k->RetiredCount, tables);
         Chain(k, k->ReadyRoots, k->ReadyRootCount, tables);
         Chain(k, k->FreeTables, ulong.MaxValue, tables);
+        Chain(k, k->FreeLeaves, ulong.MaxValue, tables);
         ulong given = (k->TableNext - k->TableStart) >> 12;
         Machine.Check((ulong)tables.Count + k->DirectTableCount + Machine.HostTables == given, "tables lost");
         Machine.Check(used == k->TablesInUse, $"tables in use: {used}, counted {k->TablesInUse}");
