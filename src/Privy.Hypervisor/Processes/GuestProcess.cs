@@ -103,7 +103,10 @@ internal sealed unsafe partial class GuestProcess
     /// <summary>Set when vfork's parent may go on: the child has called exec or ended.</summary>
     internal ManualResetEventSlim? VforkDone { get; init; }
 
-    /// <summary>The process is ending with <see cref="WaitStatus"/>.</summary>
+    /// <summary>Status with which the process ends. Apart from <see cref="WaitStatus"/>, which a continuation that is reported late may still set.</summary>
+    internal int ExitStatus { get; private set; }
+
+    /// <summary>The process is ending with <see cref="ExitStatus"/>.</summary>
     internal bool Ending { get => Volatile.Read(ref _ending); private set => Volatile.Write(ref _ending, value); }
 
     /// <summary>Futex word that changes whenever a child changes state.</summary>
@@ -142,7 +145,7 @@ internal sealed unsafe partial class GuestProcess
             if (Ending)
                 return;
             Ending = true;
-            WaitStatus = waitStatus;
+            ExitStatus = waitStatus;
         }
 
         // A thread that has stopped the process just now ends like the others.

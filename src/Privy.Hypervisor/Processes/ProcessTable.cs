@@ -218,7 +218,7 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
         if (process.NativeId != 0)
             NativeChild.Await(process);
         else
-            Report(process, ChildState.Exited, process.WaitStatus);
+            Report(process, ChildState.Exited, process.ExitStatus);
         Machine.ReturnVcpu(vcpu);
     }
 

@@ -939,6 +939,22 @@ CASE(stops_itself)
     expect_exit(pid, 7);
 }
 
+/* The end comes right after the continuation, of which nobody wants to hear, and is what is told. */
+CASE(ends_when_continued)
+{
+    for (int i = 0; i < 100; i++) {
+        fflush(NULL);
+        pid_t pid = (pid_t)SYS(fork());
+        if (pid == 0) {
+            raise(SIGSTOP);
+            _exit(i);
+        }
+        expect_stop(pid);
+        SYS(kill(pid, SIGCONT));
+        expect_exit(pid, i);
+    }
+}
+
 /* The news of it that the parent gets. */
 CASE(stops_are_told)
 {
