@@ -13,6 +13,9 @@ internal sealed unsafe partial class GuestProcess
     private long _changes;
     private bool _standInContinues;
 
+    // Also under the lock: the stop that is under way or holds began with the stand-in's own.
+    private bool _standInStops;
+
     /// <summary>Actions and queue of the process.</summary>
     internal ProcessSignals Signals { get; private set; } = null!;
 
@@ -58,7 +61,9 @@ internal sealed unsafe partial class GuestProcess
                 return;
             _running.Reset();
             change = ++_changes;
-            ShowStop();
+            // One that was stopped from outside may have been continued since, and would lose the SIGCONT that it has not handed on yet.
+            if (!_standInStops)
+                ShowStop();
         }))
             return;
         // Whoever ends the process sets both in the other order.
@@ -89,6 +94,7 @@ internal sealed unsafe partial class GuestProcess
         {
             if (!_running.IsSet || StandIn is not { IsStopped: true } standIn)
                 return;
+            _standInStops = true;
             _ = Signals.Send(SignalInfo.FromProcess(Signal.SIGSTOP, SignalInfo.SI_USER, 0, 0));
             if (standIn.HasOwnMemory)
                 return;
@@ -129,6 +135,7 @@ internal sealed unsafe partial class GuestProcess
 
     private void Continue(int signal)
     {
+        _standInStops = false;
         // Even if it is not known to be stopped: it may have been by somebody outside, a moment ago. One that hands SIGCONT on goes on already, and may have been stopped anew.
         if (signal == Signal.SIGCONT && !_standInContinues)
             StandIn?.Send(Signal.SIGCONT);
