@@ -104,11 +104,11 @@ public static class PrivilegedProcess
             Defects.Die(new InvalidOperationException($"something was written to 0x{damage:x}, which is nobody's"));
         if (options.Stats)
             StatisticsReport.Print(table);
-        var signal = main.WaitStatus & 0x7F;
+        var signal = main.ExitStatus & 0x7F;
         if (signal != 0)
             HostSignals.DieBy(signal);
         // Not by the runtime's exit: nothing of the program's end may wait for or depend on managed shutdown.
-        _ = HostSyscall.Raw(SyscallNumber.exit_group, (ulong)(main.WaitStatus >> 8 & 0xFF));
+        _ = HostSyscall.Raw(SyscallNumber.exit_group, (ulong)(main.ExitStatus >> 8 & 0xFF));
         return 0;
     }
 

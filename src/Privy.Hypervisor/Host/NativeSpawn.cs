@@ -60,8 +60,26 @@ public static unsafe class NativeSpawn
 
     private static readonly delegate* unmanaged<Block*, long> Stub = Assemble();
 
-    /// <summary>False once the kernel has refused to let the id of a new process be chosen: that needs CAP_CHECKPOINT_RESTORE, and Linux 5.5.</summary>
-    public static bool CanChooseId { get; private set; } = true;
+    /// <summary>
+    /// False without the right to choose the id of a new process, CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN, or once the kernel has refused: it has learned that with Linux 5.5.
+    /// </summary>
+    public static bool CanChooseId { get; private set; } = HasRightToChooseId();
+
+    /// <summary>Whether the calling thread has the right; the kernel's own word comes with the first attempt.</summary>
+    private static bool HasRightToChooseId()
+    {
+        const long capget = 125;
+        const uint version = 0x2008_0522;
+        const int administrator = 21, checkpointRestore = 40;
+        // struct __user_cap_header_struct: version, process; struct __user_cap_data_struct, twice: effective, permitted, inheritable.
+        var header = stackalloc uint[2];
+        var data = stackalloc uint[6];
+        (header[0], header[1]) = (version, 0);
+        if (HostSyscall.RawQuick(capget, (ulong)header, (ulong)data) != 0)
+            return true;
+        var effective = data[0] | (ulong)data[3] << 32;
+        return (effective & (1UL << administrator | 1UL << checkpointRestore)) != 0;
+    }
 
     /// <summary>Starts a program. Handlers do not survive; the signals in <paramref name="ignored"/> are ignored in it, all others have their default action.</summary>
     /// <returns>The process id, or a negative error number of an action or of <c>execve</c>; then no process is left.</returns>

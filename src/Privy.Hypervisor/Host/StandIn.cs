@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.Runtime.InteropServices;
 using Privy.Hypervisor.Signals;
+using Privy.Hypervisor.Syscalls;
 
 namespace Privy.Hypervisor.Host;
 
@@ -82,35 +83,63 @@ internal sealed unsafe class StandIn
         _settled.Set();
     }
 
+    /// <summary>
+    /// True once its memory is its own, and its descriptors. Before, it must not stand still: the descriptors and the memory that it shares would stay when the hypervisor has ended.
+    /// </summary>
+    internal bool HasOwnMemory => _hasOwnMemory;
+
+    /// <summary>What any signal does: makes it execute its program. The program hands this one on as a message that nobody heeds.</summary>
+    internal void Nudge()
+    {
+        lock (_lock)
+        {
+            if (_reaped)
+                return;
+            var info = StandInMessage.Nudge;
+            _ = HostSyscall.RawQuick(HostCallNumber.RtSigqueueinfo, (ulong)ProcessId, (ulong)info.Number, (ulong)&info);
+        }
+    }
+
     /// <summary>Waits until its memory is its own: only then is its oom_score_adj, which Linux keeps equal for all processes that share memory.</summary>
     /// <returns>False when it has ended, or cannot.</returns>
     internal bool AwaitOwnMemory()
     {
-        if (_hasOwnMemory)
-            return true;
-        lock (_lock)
-        {
-            if (_reaped)
-                return false;
-            // What it takes for any signal: executes its program, which sends it on as a message that nobody heeds.
-            var info = StandInMessage.Nudge;
-            _ = HostSyscall.RawQuick(HostCallNumber.RtSigqueueinfo, (ulong)ProcessId, (ulong)info.Number, (ulong)&info);
-        }
-
         const int longest = 100_000;
+        if (_hasOwnMemory || _reaped)
+            return _hasOwnMemory && !_reaped;
+        Nudge();
         _ = _settled.Wait(longest);
         return _hasOwnMemory;
     }
 
-    /// <summary>Ends it. Its id stays taken until <see cref="TryReap"/>.</summary>
-    internal void Kill()
+    /// <summary>True while it is stopped.</summary>
+    internal bool IsStopped
+    {
+        get
+        {
+            const ulong byId = 1, stopped = 2, noHang = 1, noWait = 0x0100_0000, all = 0x4000_0000;
+            var info = default(SignalInfo);
+            lock (_lock)
+            {
+                // Never taken as news: so it says what holds now.
+                return !_reaped && HostSyscall.RawQuick(SyscallNumber.waitid, byId, (ulong)ProcessId, (ulong)&info, stopped | noHang | noWait | all) == 0
+                    && info.Number == Signal.SIGCHLD;
+            }
+        }
+    }
+
+    /// <summary>Sends it a signal: to stop it, to let it go on.</summary>
+    internal void Send(int signal)
     {
         lock (_lock)
         {
             if (!_reaped)
-                _ = HostSyscall.RawQuick(HostCallNumber.Kill, (ulong)ProcessId, Signal.SIGKILL);
+                _ = HostSyscall.RawQuick(HostCallNumber.Kill, (ulong)ProcessId, (ulong)signal);
         }
     }
+
+    /// <summary>Ends it. Its id stays taken until <see cref="TryReap"/>.</summary>
+    internal void Kill() => Send(Signal.SIGKILL);
 
     /// <summary>True once it has ended, and is then no more.</summary>
     /// <param name="wait">Waits for its end; <see cref="Kill"/> comes first.</param>

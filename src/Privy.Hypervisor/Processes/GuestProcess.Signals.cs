@@ -9,6 +9,13 @@ internal sealed unsafe partial class GuestProcess
 {
     private readonly ManualResetEventSlim _running = new(true);
 
+    // Under the lock of the signals: how often the process has stopped or gone on, and that SIGCONT comes from the stand-in.
+    private long _changes;
+    private bool _standInContinues;
+
+    // Also under the lock: the stop that is under way or holds began with the stand-in's own.
+    private bool _standInStops;
+
     /// <summary>Actions and queue of the process.</summary>
     internal ProcessSignals Signals { get; private set; } = null!;
 
@@ -47,8 +54,23 @@ internal sealed unsafe partial class GuestProcess
             return;
         }
 
-        _running.Reset();
-        Table.Report(this, ChildState.Stopped, (signal << 8) | 0x7F);
+        long change = 0;
+        if (!Signals.TryStop(() =>
+        {
+            if (!_running.IsSet)
+                return;
+            _running.Reset();
+            change = ++_changes;
+            // One that was stopped from outside may have been continued since, and would lose the SIGCONT that it has not handed on yet.
+            if (!_standInStops)
+                ShowStop();
+        }))
+            return;
+        // Whoever ends the process sets both in the other order.
+        if (Ending)
+            _running.Set();
+        if (change != 0)
+            Table.Report(this, ChildState.Stopped, (signal << 8) | 0x7F, change);
         foreach (var thread in Threads)
         {
             if (thread != caller)
@@ -65,11 +87,65 @@ internal sealed unsafe partial class GuestProcess
             _running.Wait();
     }
 
-    private void Continue()
+    /// <summary>The stand-in has been found stopped: unless that is because the process is, somebody outside has stopped it, and means the process.</summary>
+    internal void StopWithStandIn()
     {
+        lock (Signals.Gate)
+        {
+            if (!_running.IsSet || StandIn is not { IsStopped: true } standIn)
+                return;
+            _standInStops = true;
+            _ = Signals.Send(SignalInfo.FromProcess(Signal.SIGSTOP, SignalInfo.SI_USER, 0, 0));
+            if (standIn.HasOwnMemory)
+                return;
+            standIn.Nudge();
+            standIn.Send(Signal.SIGCONT);
+        }
+    }
+
+    /// <summary>The stand-in has memory of its own from now on.</summary>
+    internal void StandInSettled()
+    {
+        lock (Signals.Gate)
+        {
+            if (!_running.IsSet)
+                ShowStop();
+        }
+    }
+
+    /// <summary>A signal that the stand-in has got from outside.</summary>
+    internal void SendFromStandIn(in SignalInfo info)
+    {
+        lock (Signals.Gate)
+        {
+            _standInContinues = true;
+            _ = Signals.Send(info);
+            _standInContinues = false;
+        }
+    }
+
+    /// <summary>Stops the stand-in, too, so that ps shows it: at once, or as soon as it may be stopped (<see cref="StandInSettled"/>).</summary>
+    private void ShowStop()
+    {
+        if (StandIn is { HasOwnMemory: true } standIn)
+            standIn.Send(Signal.SIGSTOP);
+        else
+            StandIn?.Nudge();
+    }
+
+    private void Continue(int signal)
+    {
+        _standInStops = false;
+        // Even if it is not known to be stopped: it may have been by somebody outside, a moment ago. One that hands SIGCONT on goes on already, and may have been stopped anew.
+        if (signal == Signal.SIGCONT && !_standInContinues)
+            StandIn?.Send(Signal.SIGCONT);
         if (_running.IsSet)
             return;
         _running.Set();
-        ThreadPool.QueueUserWorkItem(_ => Table.Report(this, ChildState.Continued, 0xFFFF));
+        // What SIGKILL ends has not gone on before.
+        if (signal != Signal.SIGCONT)
+            return;
+        var change = ++_changes;
+        ThreadPool.QueueUserWorkItem(_ => Table.Report(this, ChildState.Continued, 0xFFFF, change));
     }
 }

@@ -22,6 +22,7 @@ internal sealed unsafe partial class GuestProcess
     private readonly List<GuestThread> _threads = [];
     private readonly int* _events;
     private ChildRunner? _separating;
+    private bool _ending;
 
     internal GuestProcess(ProcessTable table, GuestProcess? parent, AddressSpace space, string programPath)
     {
@@ -93,14 +94,20 @@ internal sealed unsafe partial class GuestProcess
     /// <summary>Status as wait(2) reports it.</summary>
     internal int WaitStatus { get; set; }
 
+    /// <summary>Number of the last stop or continuation that was reported; guarded by the table's lock.</summary>
+    internal long ReportedChange { get; set; }
+
     /// <summary>The state has not been reported yet.</summary>
     internal bool StateIsNews { get; set; }
 
     /// <summary>Set when vfork's parent may go on: the child has called exec or ended.</summary>
     internal ManualResetEventSlim? VforkDone { get; init; }
 
-    /// <summary>The process is ending with <see cref="WaitStatus"/>.</summary>
-    internal bool Ending { get; private set; }
+    /// <summary>Status with which the process ends. Apart from <see cref="WaitStatus"/>, which a continuation that is reported late may still set.</summary>
+    internal int ExitStatus { get; private set; }
+
+    /// <summary>The process is ending with <see cref="ExitStatus"/>.</summary>
+    internal bool Ending { get => Volatile.Read(ref _ending); private set => Volatile.Write(ref _ending, value); }
 
     /// <summary>Futex word that changes whenever a child changes state.</summary>
     internal int* Events => _events;
@@ -145,9 +152,12 @@ internal sealed unsafe partial class GuestProcess
             if (Ending)
                 return;
             Ending = true;
-            WaitStatus = waitStatus;
+            ExitStatus = waitStatus;
         }
 
+        // A thread that has stopped the process just now ends like the others.
+        Interlocked.MemoryBarrier();
+        _running.Set();
         foreach (var thread in Threads)
         {
             thread.ExitRequested = true;

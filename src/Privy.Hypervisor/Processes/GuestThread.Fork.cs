@@ -114,8 +114,9 @@ internal sealed unsafe partial class GuestThread
             return -Errno.EAGAIN;
         }
 
-        // A child of vfork is about to exec, and nobody outside has heard of it by then.
-        if (!sharesMemory)
+        // A child of vfork is about to exec, and nobody outside has heard of it by then. What it becomes has its id, or else is reached by that of its stand-in: a thread's would be the whole
+        // hypervisor's to the host.
+        if (!sharesMemory || !NativeSpawn.CanChooseId)
             runner.Begin(Process.Table.StandIns, CurrentName());
         using var vforkDone = vfork ? new ManualResetEventSlim() : null;
         AddressSpace space = Space;

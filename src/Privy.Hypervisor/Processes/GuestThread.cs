@@ -64,6 +64,8 @@ internal sealed unsafe partial class GuestThread
     internal void Adopt()
     {
         Host = new HostThread();
+        // On its way to the program or in it: not for it.
+        ChildNews.KeepFromThisThread();
         Vcpu.HostThreadId = HostThreadId;
         LoadStartState();
         JoinSignals();

@@ -42,6 +42,8 @@ internal static unsafe class NativeChild
                     process.Table.Report(process, ChildState.Stopped, (status << 8) | 0x7F);
                     break;
                 default:
+                    // Continued by the program itself, it has a stand-in that may stand still.
+                    process.StandIn?.Send(Signals.Signal.SIGCONT);
                     process.Table.Report(process, ChildState.Continued, 0xFFFF);
                     break;
             }

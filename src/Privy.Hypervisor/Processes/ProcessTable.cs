@@ -161,13 +161,22 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
     }
 
     /// <summary>A state change that a parent may wait for.</summary>
-    internal void Report(GuestProcess process, ChildState state, int waitStatus)
+    /// <param name="process">The child.</param>
+    /// <param name="state">Its state.</param>
+    /// <param name="waitStatus">As wait(2) tells it.</param>
+    /// <param name="change">For stops and continuations, which different threads report: their number in order.</param>
+    internal void Report(GuestProcess process, ChildState state, int waitStatus, long change = long.MaxValue)
     {
         GuestProcess? parent;
         if (state == ChildState.Exited && process.StandIn is not null)
             StandIns.Ended(process);
         lock (Tree)
         {
+            // Overtaken by what came after it.
+            if (process.State == ChildState.Exited || change < process.ReportedChange)
+                return;
+            if (change != long.MaxValue)
+                process.ReportedChange = change;
             process.State = state;
             process.WaitStatus = waitStatus;
             process.StateIsNews = true;
@@ -222,7 +231,7 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
         if (process.NativeId != 0)
             NativeChild.Await(process);
         else
-            Report(process, ChildState.Exited, process.WaitStatus);
+            Report(process, ChildState.Exited, process.ExitStatus);
         Machine.ReturnVcpu(vcpu);
     }
 

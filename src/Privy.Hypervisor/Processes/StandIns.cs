@@ -21,6 +21,7 @@ internal sealed unsafe class StandIns
     private readonly List<StandIn> _leaving = [];
     private readonly ConcurrentQueue<Action> _posted = [];
     private StandInMaker _maker = null!;
+    private ChildNews _news = null!;
     private int _event = -1;
 
     private sealed class Entry(GuestProcess process, StandIn standIn, long due)
@@ -52,6 +53,7 @@ internal sealed unsafe class StandIns
         _event = Kvm.OwnDescriptors.Adopt((int)HostSyscall.Checked(HostSyscall.RawQuick(HostCallNumber.Eventfd2, 0, closeOnExecNonBlocking), "eventfd2", "EFD_CLOEXEC | EFD_NONBLOCK"));
         ErrorOutput.AlsoKept = _event;
         _maker = new StandInMaker();
+        _news = new ChildNews(_event);
         new Thread(Watch, 256 * 1024) { IsBackground = true, Name = "privy-children" }.Start();
     }
 
@@ -166,8 +168,12 @@ internal sealed unsafe class StandIns
             _ = HostSyscall.RawQuick(HostCallNumber.Read, (ulong)_event, (ulong)&count, sizeof(ulong));
             while (_posted.TryDequeue(out var action))
                 action();
+            var stopped = _news.Take() ? FindStopped() : [];
+            // After that: a stand-in that was stopped has said before what it had got before.
             while (_maker.TryRead(out var message))
                 Take(message);
+            foreach (var process in stopped)
+                process.StopWithStandIn();
             for (var i = 0; i < followed.Count; i++)
             {
                 if (polled[i + fixedEntries].Returned != 0)
@@ -199,9 +205,17 @@ internal sealed unsafe class StandIns
         if (entry is null || entry.Ended)
             return;
         entry.StandIn.Settle(message.Info.Number == 0);
+        if (message.Info.Number == 0)
+            entry.Process.StandInSettled();
         // What the program itself sends has reached its processes without the host: to a group, to all, it has gone both ways.
         if (message.Info.Number != 0 && (message.Info.Code > 0 || message.Info.ProcessId != Environment.ProcessId))
-            _ = entry.Process.Signals.Send(message.Info);
+            entry.Process.SendFromStandIn(message.Info);
+    }
+
+    private List<GuestProcess> FindStopped()
+    {
+        lock (_lock)
+            return [.. _entries.Where(entry => !entry.Ended && entry.StandIn.IsStopped).Select(entry => entry.Process)];
     }
 
     /// <summary>A stand-in has ended: with its child, or killed from outside, and then its child is.</summary>

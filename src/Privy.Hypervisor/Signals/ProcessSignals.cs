@@ -13,6 +13,7 @@ public sealed class ProcessSignals
     internal readonly List<ThreadSignals> Members = [];
     private readonly SignalAction[] _actions = new SignalAction[Signal.Count + 1];
     private SignalSet _everBlocked;
+    private bool _stopTaken;
     private int _native;
     private Func<SignalInfo, int>? _successor;
     private Func<int, HostDisposition, bool>? _host;
@@ -35,8 +36,8 @@ public sealed class ProcessSignals
     /// <summary>Its timers. Not inherited by <see cref="Fork"/>.</summary>
     public ProcessTimers Timers { get; }
 
-    /// <summary>Called, under the lock, when SIGCONT arrives or SIGKILL does: a stopped process goes on. Never waits.</summary>
-    public Action? Continued { get; set; }
+    /// <summary>Called, under the lock, when SIGCONT arrives or SIGKILL does, with the signal: a stopped process goes on. Never waits.</summary>
+    public Action<int>? Continued { get; set; }
 
     /// <summary>Called, under the lock, with each signal that was queued: for signalfd. Never waits.</summary>
     public Action<ProcessSignals, int>? Queued { get; set; }
@@ -218,7 +219,8 @@ public sealed class ProcessSignals
             if (signal == Signal.SIGCONT)
             {
                 DiscardEverywhere(SignalSet.Stopping);
-                Continued?.Invoke();
+                _stopTaken = false;
+                Continued?.Invoke(signal);
             }
             else if (SignalSet.Stopping.Contains(signal))
                 DiscardEverywhere(SignalSet.Of(Signal.SIGCONT));
@@ -230,7 +232,8 @@ public sealed class ProcessSignals
             Queued?.Invoke(this, signal);
             if (signal == Signal.SIGKILL)
             {
-                Continued?.Invoke();
+                _stopTaken = false;
+                Continued?.Invoke(signal);
                 foreach (ThreadSignals member in Members)
                     member.Wake();
             }
@@ -261,11 +264,27 @@ public sealed class ProcessSignals
             if (!thread.Queue.TryTake(allowed, out info) && !Shared.TryTake(allowed, out info))
                 return false;
             action = _actions[info.Number];
+            _stopTaken |= SignalSet.Stopping.Contains(info.Number);
             if (action.HasHandler && action.Has(SignalAction.SA_RESETHAND))
             {
                 _actions[info.Number].Handler = SignalAction.SIG_DFL;
                 UpdateHost(info.Number);
             }
+            return true;
+        }
+    }
+
+    /// <summary>
+    /// A thread has taken a signal that stops the process: stops it, under the lock, unless a SIGCONT or a SIGKILL has come since (kernel/signal.c, JOBCTL_STOP_DEQUEUED).
+    /// </summary>
+    public bool TryStop(Action stop)
+    {
+        ArgumentNullException.ThrowIfNull(stop);
+        lock (Gate)
+        {
+            if (!_stopTaken)
+                return false;
+            stop();
             return true;
         }
     }

@@ -110,6 +110,31 @@ public sealed class StandInTests
     }
 
     [Fact]
+    public void It_can_be_stopped_and_asked_whether_it_is()
+    {
+        for (var round = 0; round < 3; round++)
+        {
+            var standIn = Make();
+            Thread.Sleep(round * 20);
+            Assert.False(standIn.IsStopped);
+            standIn.Send(Signal.SIGSTOP);
+            SpinWait.SpinUntil(() => standIn.IsStopped, TimeSpan.FromSeconds(100));
+            // Asked twice: it is no news that is taken.
+            Assert.True(standIn.IsStopped);
+            Assert.Equal("T", Stat(standIn.ProcessId)[1]);
+            standIn.Nudge();
+            standIn.Send(Signal.SIGCONT);
+            Assert.False(standIn.IsStopped);
+            Assert.Equal(0, Next(standIn).Info.Number);
+            standIn.Settle(ownMemory: true);
+            Assert.True(standIn.HasOwnMemory);
+            standIn.Send(Signal.SIGSTOP);
+            End(standIn);
+            Assert.False(standIn.IsStopped);
+        }
+    }
+
+    [Fact]
     public void Its_end_can_be_polled_for_and_its_id_stays_taken_until_it_is_reaped()
     {
         var standIn = Make();

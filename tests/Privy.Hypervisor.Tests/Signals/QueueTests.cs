@@ -64,15 +64,33 @@ public class QueueTests
     public void Continue_and_stop_discard_each_other()
     {
         using var context = new FakeContext();
-        bool continued = false;
-        context.ProcessSignals.Continued = () => continued = true;
+        int continued = 0;
+        context.ProcessSignals.Continued = signal => continued = signal;
         context.ThreadSignals.Mask = ~default(SignalSet);
         context.ProcessSignals.Send(FakeContext.User(Signal.SIGTSTP));
         context.ProcessSignals.Send(FakeContext.User(Signal.SIGCONT), context.ThreadSignals);
-        Assert.True(continued);
+        Assert.Equal(Signal.SIGCONT, continued);
         Assert.Equal(SignalSet.Of(Signal.SIGCONT), context.ProcessSignals.Pending(context.ThreadSignals));
         context.ProcessSignals.Send(FakeContext.User(Signal.SIGTTIN));
         Assert.Equal(SignalSet.Of(Signal.SIGTTIN), context.ProcessSignals.Pending(context.ThreadSignals));
+    }
+
+    /// <summary>The signal is in nobody's queue any more, and the process does not stand yet.</summary>
+    [Theory]
+    [InlineData(Signal.SIGCONT)]
+    [InlineData(Signal.SIGKILL)]
+    public void What_continues_a_process_takes_back_a_stop_that_a_thread_has_taken(int signal)
+    {
+        using var context = new FakeContext();
+        int stops = 0;
+        context.ProcessSignals.Send(FakeContext.User(Signal.SIGSTOP));
+        Assert.True(context.ProcessSignals.TryDequeue(context.ThreadSignals, out _, out _));
+        Assert.True(context.ProcessSignals.TryStop(() => stops++));
+        context.ProcessSignals.Send(FakeContext.User(Signal.SIGSTOP));
+        Assert.True(context.ProcessSignals.TryDequeue(context.ThreadSignals, out _, out _));
+        context.ProcessSignals.Send(FakeContext.User(signal));
+        Assert.False(context.ProcessSignals.TryStop(() => stops++));
+        Assert.Equal(1, stops);
     }
 
     [Fact]

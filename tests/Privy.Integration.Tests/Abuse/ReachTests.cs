@@ -16,6 +16,19 @@ public sealed class ReachTests
     [InlineData("outputs_of_main")]
     public void Nothing_of_the_hypervisor_by_posted_calls(string name) => TestPrograms.Run("reach", name, options: ["--syscalls", "ring"]);
 
+    /// <summary>Who may not choose the id of a new process: what a spawned program's pid is sent does not reach the hypervisor, one of whose threads would have it.</summary>
+    [PrivyTheory(Needs.Compiler | Needs.Root)]
+    [InlineData("spawned_child_by_its_pid_from_outside")]
+    [InlineData("kill_right_after_spawn")]
+    [InlineData("posix_spawn")]
+    [InlineData("seen_from_outside")]
+    public void Pids_without_the_right_to_choose_them(string name)
+    {
+        using var folder = new TemporaryFolder();
+        var result = ProcessRun.Run(["setpriv", "--bounding-set=-sys_admin,-checkpoint_restore", "--", .. Launcher.Command(TestPrograms.Build("forks"), [name])], folder, limit: TimeSpan.FromSeconds(120));
+        Assert.True(result is { ExitCode: 0, LeftOver: [] } && Both.WithoutWarnings(result.Errors).Length == 0, result.ToString());
+    }
+
     /// <summary>An ordinary user in the group of /dev/kvm. A device of that group is put over the machine's, for this process alone, so that the test does not depend on how it is set up.</summary>
     [PrivyFact(Needs.Root | Needs.Privy)]
     public void An_ordinary_user_of_the_group_kvm()

@@ -104,6 +104,56 @@ public sealed class ResilienceTests
         Assert.Equal(server.Digest(), native.Digest());
     }
 
+    /// <summary>SIGSTOP to the child alone: its BGSAVE stands still, the server does not.</summary>
+    [PrivyFact(Needs.Redis | Needs.Privy)]
+    public void A_stopped_child_is_a_BGSAVE_that_waits()
+    {
+        using var server = new RedisServer(underPrivy: true);
+        using var client = server.Connect();
+        client.Must("DEBUG", "POPULATE", "50000", "key", "100");
+        client.Must("CONFIG", "SET", "rdb-key-save-delay", "50");
+        long Written() => new FileInfo(Assert.Single(Directory.GetFiles(server.Folder, "temp-*.rdb"))).Length;
+        client.Must("BGSAVE");
+        WaitUntil(() => Descendants(server.Id).Count > 0 && Directory.GetFiles(server.Folder, "temp-*.rdb").Length > 0);
+        var child = Assert.Single(Descendants(server.Id));
+        for (var round = 0; round < 4; round++)
+        {
+            Assert.Equal(0, Native.Kill(child, Native.SIGSTOP));
+            WaitUntil(() => Stat(child) is ['T', ..]);
+            // The state is what the kernel shows at once; the child itself is told of it.
+            Thread.Sleep(200);
+            var before = Written();
+            client.Must("INCR", "counter");
+            Thread.Sleep(300);
+            Assert.Equal("1", RedisServer.Info(client, "rdb_bgsave_in_progress"));
+            Assert.Equal(before, Written());
+            Assert.Equal(0, Native.Kill(child, Native.SIGCONT));
+            WaitUntil(() => Stat(child) is not ['T', ..]);
+            WaitUntil(() => Written() > before);
+        }
+
+        WaitUntil(() => RedisServer.Info(client, "rdb_bgsave_in_progress") == "0");
+        Assert.Equal("ok", RedisServer.Info(client, "rdb_last_bgsave_status"));
+        using var other = new TemporaryFolder();
+        File.Copy(Path.Combine(server.Folder, "dump.rdb"), Path.Combine(other, "dump.rdb"));
+        using var native = new RedisServer(underPrivy: false, folder: other);
+        client.Must("DEL", "counter");
+        Assert.Equal(server.Digest(), native.Digest());
+    }
+
+    /// <summary>What stands for a child that is stopped cannot see by itself that the hypervisor has gone.</summary>
+    [PrivyFact(Needs.Privy)]
+    public void Killed_as_a_whole_it_leaves_no_stopped_child()
+    {
+        using var run = new ProcessRun(Launcher.Command("/bin/bash", ["-c", "for i in 1 2 3; do (while :; do kill -STOP $BASHPID; done) & done; wait"]), Path.GetTempPath(), keepInputOpen: true);
+        WaitUntil(() => Descendants(run.Id).Count(id => Stat(id) is ['T', ..]) == 3);
+        var family = Descendants(run.Id);
+        // One had time to become a program of its own, whatever the others are.
+        Thread.Sleep(100);
+        Assert.Equal(0, Native.Kill(run.Id, Native.SIGKILL));
+        WaitUntil(() => run.HasExited && !family.Any(id => Directory.Exists($"/proc/{id}") && !IsZombie(id)));
+    }
+
     /// <summary>The kernel's out-of-memory killer ends it as it ends any process: nothing is left, whoever waits sees SIGKILL.</summary>
     [PrivyTheory(Needs.Compiler | Needs.MemoryGroup)]
     [InlineData("die_of_memory")]

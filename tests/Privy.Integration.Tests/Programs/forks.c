@@ -1018,6 +1018,24 @@ CASE(kill_right_after_spawn)
     }
 }
 
+/* By the pid that the parent knows, another program reaches it, and nothing else. */
+CASE(spawned_child_by_its_pid_from_outside)
+{
+    char *argv[] = { "sleep", "100", NULL }, command[100];
+    const char *signals[] = { "STOP", "CONT", "TERM" };
+    for (int round = 0; round < 3; round++) {
+        pid_t pid;
+        int status = 0;
+        EQUAL(0, posix_spawn(&pid, "/bin/sleep", NULL, NULL, argv, environ));
+        for (int i = 0; i < 3; i++) {
+            snprintf(command, sizeof command, "kill -%s %d", signals[i], (int)pid);
+            EQUAL(0, system(command));
+            EQUAL(pid, waitpid(pid, &status, WUNTRACED | WCONTINUED));
+            EQUAL(i == 0 ? SIGSTOP << 8 | 0x7F : i == 1 ? 0xFFFF : SIGTERM, status);
+        }
+    }
+}
+
 CASE(system_and_popen)
 {
     EQUAL(0, system("exit 0"));

@@ -779,3 +779,269 @@ CASE(signalfd)
     close(ends[1]);
     SYS(sigprocmask(SIG_SETMASK, &old, NULL));
 }
+
+/* ---- stopping and going on ---- */
+
+/* By another program, which knows nothing but the pid. */
+static void outside(const char *command, pid_t pid)
+{
+    char text[200];
+    snprintf(text, sizeof text, "p=%d; %s", (int)pid, command);
+    EQUAL(0, system(text));
+}
+
+/* The state of the process as another program sees it. */
+static int is_outside(char state, pid_t pid)
+{
+    char text[200];
+    snprintf(text, sizeof text, "grep -q '^State:.%c' /proc/%d/status", state, (int)pid);
+    return system(text) == 0;
+}
+
+static void expect_stop(pid_t pid)
+{
+    int status = 0;
+    EQUAL(pid, waitpid(pid, &status, WUNTRACED));
+    CHECK(WIFSTOPPED(status));
+    EQUAL(SIGSTOP, WSTOPSIG(status));
+}
+
+static void expect_continuation(pid_t pid)
+{
+    int status = 0;
+    EQUAL(pid, waitpid(pid, &status, WCONTINUED | WUNTRACED));
+    CHECK(WIFCONTINUED(status));
+}
+
+static void expect_killed(pid_t pid)
+{
+    int status = 0;
+    EQUAL(pid, waitpid(pid, &status, WCONTINUED | WUNTRACED));
+    CHECK(WIFSIGNALED(status));
+    EQUAL(SIGKILL, WTERMSIG(status));
+}
+
+static void *counts(void *n)
+{
+    for (;;)
+        ++*(volatile int *)n;
+    return NULL;
+}
+
+static pid_t counting_child(volatile int *n)
+{
+    *n = 0;
+    fflush(NULL);
+    pid_t pid = (pid_t)SYS(fork());
+    if (pid == 0)
+        counts((void *)n);
+    SPIN_UNTIL(*n > 10);
+    return pid;
+}
+
+static void expect_no_count(volatile int *n)
+{
+    int before = *n;
+    sleep_ms(50);
+    EQUAL(before, *n);
+}
+
+static void expect_count(volatile int *n)
+{
+    int before = *n;
+    SPIN_UNTIL(*n != before);
+}
+
+CASE(stopped_from_outside)
+{
+    volatile int *n = map_shared(PAGE);
+    for (int round = 0; round < 8; round++) {
+        pid_t pid = counting_child(n);
+        /* At some time in its life: at once, or when it has lived for a while. */
+        sleep_ms(round * 7);
+        for (int i = 0; i < 2; i++) {
+            if (round & 1)
+                SYS(kill(pid, SIGSTOP));
+            else
+                outside("kill -STOP $p", pid);
+            expect_stop(pid);
+            expect_no_count(n);
+            WAIT_UNTIL(is_outside('T', pid));
+            if (round & 2)
+                SYS(kill(pid, SIGCONT));
+            else
+                outside("kill -CONT $p", pid);
+            expect_continuation(pid);
+            expect_count(n);
+            WAIT_UNTIL(!is_outside('T', pid));
+        }
+        outside("kill -STOP $p", pid);
+        expect_stop(pid);
+        if (round & 4)
+            SYS(kill(pid, SIGKILL));
+        else
+            outside("kill -KILL $p", pid);
+        expect_killed(pid);
+    }
+    SYS(munmap((void *)n, PAGE));
+}
+
+CASE(stops_of_threads)
+{
+    volatile int *n = map_shared(PAGE);
+    fflush(NULL);
+    pid_t pid = (pid_t)SYS(fork());
+    if (pid == 0) {
+        pthread_t t;
+        EQUAL(0, pthread_create(&t, NULL, counts, (void *)(n + 1)));
+        EQUAL(0, pthread_create(&t, NULL, counts, (void *)(n + 2)));
+        counts((void *)n);
+    }
+    for (int i = 0; i < 3; i++)
+        SPIN_UNTIL(n[i] > 10);
+    outside("kill -STOP $p", pid);
+    expect_stop(pid);
+    /* The threads stop one after the other, and the last one's stop is the process's. */
+    sleep_ms(100);
+    for (int i = 0; i < 3; i++)
+        expect_no_count(n + i);
+    outside("kill -CONT $p", pid);
+    expect_continuation(pid);
+    for (int i = 0; i < 3; i++)
+        expect_count(n + i);
+    SYS(kill(pid, SIGKILL));
+    expect_killed(pid);
+    SYS(munmap((void *)n, PAGE));
+}
+
+static volatile int continued;
+static void on_continue(int s) { (void)s; continued++; }
+
+CASE(stops_itself)
+{
+    fflush(NULL);
+    pid_t pid = (pid_t)SYS(fork());
+    if (pid == 0) {
+        signal(SIGCONT, on_continue);
+        for (int i = 1; i <= 4; i++) {
+            raise(SIGSTOP);
+            EQUAL(i, continued);
+        }
+        _exit(7);
+    }
+    for (int i = 0; i < 4; i++) {
+        expect_stop(pid);
+        if (i & 1)
+            SYS(kill(pid, SIGCONT));
+        else
+            outside("kill -CONT $p", pid);
+    }
+    expect_exit(pid, 7);
+}
+
+/* The end comes right after the continuation, of which nobody wants to hear, and is what is told. */
+CASE(ends_when_continued)
+{
+    for (int i = 0; i < 100; i++) {
+        fflush(NULL);
+        pid_t pid = (pid_t)SYS(fork());
+        if (pid == 0) {
+            raise(SIGSTOP);
+            _exit(i);
+        }
+        expect_stop(pid);
+        SYS(kill(pid, SIGCONT));
+        expect_exit(pid, i);
+    }
+}
+
+/* The news of it that the parent gets. */
+CASE(stops_are_told)
+{
+    volatile int *n = map_shared(PAGE);
+    handle(SIGCHLD, record, 0);
+    pid_t pid = counting_child(n);
+    SYS(kill(pid, SIGSTOP));
+    WAIT_UNTIL(count == 1);
+    EQUAL(CLD_STOPPED, last_code);
+    EQUAL(pid, last_pid);
+    EQUAL(SIGSTOP, last_value);
+    expect_stop(pid);
+    SYS(kill(pid, SIGCONT));
+    WAIT_UNTIL(count == 2);
+    EQUAL(CLD_CONTINUED, last_code);
+    EQUAL(SIGCONT, last_value);
+    expect_continuation(pid);
+    handle(SIGCHLD, record, SA_NOCLDSTOP);
+    SYS(kill(pid, SIGSTOP));
+    expect_stop(pid);
+    SYS(kill(pid, SIGKILL));
+    WAIT_UNTIL(count == 3);
+    EQUAL(CLD_KILLED, last_code);
+    EQUAL(SIGKILL, last_value);
+    expect_killed(pid);
+    signal(SIGCHLD, SIG_DFL);
+    SYS(munmap((void *)n, PAGE));
+}
+
+/* One that is stopped and continued at once runs in the end, whoever was quicker. */
+CASE(stop_and_continue_race)
+{
+    volatile int *n = map_shared(PAGE);
+    pid_t pid = counting_child(n);
+    for (int i = 0; i < 300; i++) {
+        SYS(kill(pid, SIGSTOP));
+        if (i % 3 == 0)
+            expect_stop(pid);
+        for (volatile int pause = 0; pause < i * 50; pause++) {}
+        SYS(kill(pid, SIGCONT));
+        expect_count(n);
+    }
+    for (int i = 0; i < 4; i++) {
+        outside("for i in 1 2 3 4 5 6 7 8; do kill -STOP $p; kill -CONT $p; done", pid);
+        WAIT_UNTIL(!is_outside('T', pid));
+        sleep_ms(20);
+        expect_count(n);
+        outside("for i in 1 2 3 4 5 6 7 8; do kill -CONT $p; kill -STOP $p; done", pid);
+        WAIT_UNTIL(is_outside('T', pid));
+        sleep_ms(50);
+        expect_no_count(n);
+        SYS(kill(pid, SIGCONT));
+        expect_count(n);
+    }
+    SYS(kill(pid, SIGSTOP));
+    SYS(kill(pid, SIGKILL));
+    int status;
+    do
+        EQUAL(pid, waitpid(pid, &status, WUNTRACED | WCONTINUED));
+    while (!WIFSIGNALED(status));
+    EQUAL(SIGKILL, WTERMSIG(status));
+    SYS(munmap((void *)n, PAGE));
+}
+
+/* What Linux keeps for a process can be set while it is stopped. */
+CASE(settings_of_a_stopped_child)
+{
+    for (int round = 0; round < 2; round++) {
+        fflush(NULL);
+        pid_t pid = (pid_t)SYS(fork());
+        if (pid == 0) {
+            raise(SIGSTOP);
+            _exit(0);
+        }
+        expect_stop(pid);
+        if (round == 1)
+            sleep_ms(100);
+        char path[100], text[20] = "";
+        snprintf(path, sizeof path, "/proc/%d/oom_score_adj", (int)pid);
+        int fd = (int)SYS(open(path, O_RDWR));
+        EQUAL(4, write(fd, "777\n", 4));
+        SYS(lseek(fd, 0, SEEK_SET));
+        EQUAL(4, read(fd, text, sizeof text));
+        EQUAL(777, atoi(text));
+        SYS(close(fd));
+        WAIT_UNTIL(is_outside('T', pid));
+        SYS(kill(pid, SIGCONT));
+        expect_exit(pid, 0);
+    }
+}
