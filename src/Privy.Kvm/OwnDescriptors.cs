@@ -70,7 +70,7 @@ public static class OwnDescriptors
     }
 
     /// <summary>Closes and forgets a descriptor.</summary>
-    internal static void Close(int descriptor)
+    public static void Close(int descriptor)
     {
         // In this order: once closed, the number may be the program's.
         Remove(descriptor);

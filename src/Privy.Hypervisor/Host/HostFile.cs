@@ -1,5 +1,6 @@
 using System.Text;
 using Privy.Hypervisor.Syscalls;
+using Privy.Kvm;
 
 namespace Privy.Hypervisor.Host;
 
@@ -10,9 +11,13 @@ internal static unsafe class HostFile
     internal static string ReadText(string path)
     {
         const ulong closeOnExec = 0x80000;
-        long file;
-        fixed (byte* name = Encoding.UTF8.GetBytes(path + '\0'))
-            file = HostSyscall.Raw(SyscallNumber.open, (ulong)name, closeOnExec);
+        var name = Encoding.UTF8.GetBytes(path + '\0');
+        // Not at a number that another thread of the program may close meanwhile (KeptFile).
+        var file = OwnDescriptors.Make(() =>
+        {
+            fixed (byte* at = name)
+                return (int)HostSyscall.Raw(SyscallNumber.open, (ulong)at, closeOnExec);
+        });
         if (file < 0)
             return "";
         using var contents = new MemoryStream();
@@ -23,7 +28,7 @@ internal static unsafe class HostFile
                 contents.Write(buffer, 0, (int)Math.Max(got, 0));
         }
 
-        _ = HostSyscall.Raw(SyscallNumber.close, (ulong)file);
+        OwnDescriptors.Close(file);
         return Encoding.UTF8.GetString(contents.GetBuffer(), 0, (int)contents.Length);
     }
 }

@@ -2,17 +2,53 @@ using System.Globalization;
 
 namespace Privy.Hypervisor.Host;
 
-/// <summary>How much memory this process may still use.</summary>
-internal static class HostProcessMemory
+/// <summary>How much memory this process may still use. Its control group is the one that it starts in.</summary>
+internal sealed class HostProcessMemory
 {
-    /// <summary>Bytes that are free, or can be freed without swapping, within the system and the process' control group.</summary>
-    internal static ulong Available() => Math.Min(OfSystem("/proc/meminfo"), OfGroup("/proc/self/cgroup", "/sys/fs/cgroup"));
+    private readonly KeptFile _system;
+    private readonly List<(KeptFile Limit, KeptFile Used)> _groups = [];
 
-    /// <summary>MemAvailable; 0 where it cannot be read.</summary>
-    internal static ulong OfSystem(string file)
+    /// <summary>Opens what is to be read. Before the program runs.</summary>
+    internal HostProcessMemory()
+        : this("/proc/meminfo", "/proc/self/cgroup", "/sys/fs/cgroup")
+    {
+    }
+
+    internal HostProcessMemory(string systemFile, string groupFile, string root)
+    {
+        _system = new KeptFile(systemFile);
+        foreach (var line in Lines(new KeptFile(groupFile)))
+        {
+            // Version 2 alone.
+            if (!line.StartsWith("0::/", StringComparison.Ordinal))
+                continue;
+            for (var group = line[3..].TrimEnd('/'); ; group = group[..group.LastIndexOf('/')])
+            {
+                if (File.Exists(root + group + "/memory.max"))
+                    _groups.Add((new KeptFile(root + group + "/memory.max"), new KeptFile(root + group + "/memory.current")));
+                if (group.Length == 0)
+                    break;
+            }
+        }
+    }
+
+    /// <summary>Bytes that are free, or can be freed without swapping, within the system and the process' control group; 0 where the system's cannot be read.</summary>
+    internal ulong Available()
+    {
+        var left = OfSystem();
+        foreach (var (limit, used) in _groups)
+        {
+            if (Number(limit) is { } most && Number(used) is { } now)
+                left = Math.Min(left, most > now ? most - now : 0);
+        }
+
+        return left;
+    }
+
+    private ulong OfSystem()
     {
         const string name = "MemAvailable:";
-        foreach (var line in Lines(file))
+        foreach (var line in Lines(_system))
         {
             if (line.StartsWith(name, StringComparison.Ordinal) && ulong.TryParse(line.AsSpan(name.Length).TrimEnd("kB"), NumberStyles.AllowLeadingWhite | NumberStyles.AllowTrailingWhite, CultureInfo.InvariantCulture, out var kilobytes))
                 return kilobytes << 10;
@@ -21,38 +57,8 @@ internal static class HostProcessMemory
         return 0;
     }
 
-    /// <summary>What the tightest of the control group's limits leaves; <see cref="ulong.MaxValue"/> where there is none (version 2 alone).</summary>
-    internal static ulong OfGroup(string groupFile, string root)
-    {
-        var left = ulong.MaxValue;
-        foreach (var line in Lines(groupFile))
-        {
-            if (!line.StartsWith("0::/", StringComparison.Ordinal))
-                continue;
-            for (var group = line[3..].TrimEnd('/'); ; group = group[..group.LastIndexOf('/')])
-            {
-                if (Number(root + group + "/memory.max") is { } limit && Number(root + group + "/memory.current") is { } used)
-                    left = Math.Min(left, limit > used ? limit - used : 0);
-                if (group.Length == 0)
-                    break;
-            }
-        }
+    private static ulong? Number(KeptFile file) =>
+        ulong.TryParse(file.Text().AsSpan().TrimEnd(), NumberStyles.None, CultureInfo.InvariantCulture, out var value) ? value : null;
 
-        return left;
-    }
-
-    private static ulong? Number(string file) =>
-        Lines(file) is [var text, ..] && ulong.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var value) ? value : null;
-
-    private static string[] Lines(string file)
-    {
-        try
-        {
-            return File.ReadAllLines(file);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return [];
-        }
-    }
+    private static string[] Lines(KeptFile file) => file.Text().Split('\n');
 }

@@ -47,6 +47,7 @@ public static unsafe partial class HostSignals
     private static byte* s_ring;
     private static ulong s_handler, s_faultHandler, s_spareHandler, s_restorer;
     private static Action<int, SignalInfo>? s_dispatch;
+    private static KeptFile? s_status;
     private static ulong s_tail, s_dispatched, s_forwarded;
     private static bool s_initialized;
 
@@ -116,6 +117,7 @@ public static unsafe partial class HostSignals
             if (s_ring != null)
                 throw new InvalidOperationException("The dispatcher of host signals runs already.");
             s_dispatch = dispatch;
+            s_status = new KeptFile("/proc/self/status");
             byte* ring = HostLibc.AllocatePages(SlotsOffset + (Slots << SlotShift));
             for (int slot = 0; slot < Slots; slot++)
                 *(ulong*)(ring + SlotsOffset + (slot << SlotShift)) = (ulong)slot;
@@ -232,15 +234,12 @@ public static unsafe partial class HostSignals
     /// <summary>The signals sent to the process that no thread has taken yet (proc_pid_status(5), ShdPnd); 0 where /proc cannot be read.</summary>
     private static ulong SharedPending()
     {
-        try
+        foreach (var line in s_status?.Text().Split('\n') ?? [])
         {
-            foreach (string line in File.ReadLines("/proc/self/status"))
-                if (line.StartsWith("ShdPnd:", StringComparison.Ordinal))
-                    return ulong.Parse(line.AsSpan(7).Trim(), System.Globalization.NumberStyles.HexNumber, System.Globalization.CultureInfo.InvariantCulture);
+            if (line.StartsWith("ShdPnd:", StringComparison.Ordinal))
+                return ulong.Parse(line.AsSpan(7).Trim(), System.Globalization.NumberStyles.HexNumber, System.Globalization.CultureInfo.InvariantCulture);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-        }
+
         return 0;
     }
 

@@ -69,9 +69,7 @@ internal sealed unsafe class StandIn
     {
         if (EndDescriptor < 0)
             return;
-        // In this order: once closed, the number may be the program's.
-        Kvm.OwnDescriptors.Remove(EndDescriptor);
-        _ = HostSyscall.RawQuick(HostCallNumber.Close, (ulong)EndDescriptor);
+        Kvm.OwnDescriptors.Close(EndDescriptor);
         EndDescriptor = -1;
     }
 

@@ -1,5 +1,5 @@
 using System.Runtime.InteropServices;
-using Microsoft.Win32.SafeHandles;
+using Privy.Hypervisor.Host;
 using Privy.Kernel;
 
 namespace Privy.Hypervisor.Memory;
@@ -10,17 +10,17 @@ internal sealed class PageMap
     private const ulong Present = 1UL << 63;
     private const ulong Swapped = 1UL << 62;
 
+    private readonly KeptFile _file = new("/proc/self/pagemap");
+
     /// <summary>Sets one byte a page: 1 if the page has contents, 0 if it was never touched.</summary>
     internal void ReadPopulated(ulong address, Span<byte> populated)
     {
-        // Opened for each use: a descriptor kept open would be one the program could close or count.
-        using SafeFileHandle file = File.OpenHandle("/proc/self/pagemap");
         Span<ulong> words = stackalloc ulong[512];
         for (var at = 0; at < populated.Length; at += words.Length)
         {
             var count = Math.Min(words.Length, populated.Length - at);
             var bytes = MemoryMarshal.AsBytes(words[..count]);
-            var read = RandomAccess.Read(file, bytes, (long)((address / Layout.PageSize) + (ulong)at) * sizeof(ulong));
+            var read = _file.Read(bytes, (long)((address / Layout.PageSize) + (ulong)at) * sizeof(ulong));
             for (var i = 0; i < count; i++)
                 populated[at + i] = (i + 1) * sizeof(ulong) <= read && (words[i] & (Present | Swapped)) == 0 ? (byte)0 : (byte)1;
         }

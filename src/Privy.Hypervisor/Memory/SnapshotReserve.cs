@@ -26,6 +26,7 @@ internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
     private const ulong GivenBackAtOnce = 64UL << 20;
 
     private readonly FrameReserve _frames = machine.Frames;
+    private readonly HostProcessMemory _memory = new();
     private ulong _tablesReady;
     private bool _lull;
 
@@ -107,5 +108,5 @@ internal sealed unsafe class SnapshotReserve(Machine machine, ulong? aheadBytes)
     }
 
     /// <summary>Memory that the system has to spare, not counting what the pool has already.</summary>
-    private ulong Spare() => HostProcessMemory.Available() + (machine.State->PoolReady - machine.State->PoolStart);
+    private ulong Spare() => _memory.Available() + (machine.State->PoolReady - machine.State->PoolStart);
 }

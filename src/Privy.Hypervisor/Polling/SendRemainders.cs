@@ -28,7 +28,7 @@ internal sealed unsafe class SendRemainders : IDisposable
     internal void Add(int descriptor, ReadOnlySpan<byte> bytes)
     {
         const ulong duplicate = 1030; // F_DUPFD_CLOEXEC
-        var own = HostSyscall.Raw(SyscallNumber.fcntl, (ulong)descriptor, duplicate, 0);
+        var own = OwnDescriptors.Make(() => (int)HostSyscall.Raw(SyscallNumber.fcntl, (ulong)descriptor, duplicate, 0));
         if (own < 0)
         {
             // The program's own limit of descriptors; what the kernel has taken stays, the connection ends there.
@@ -37,7 +37,7 @@ internal sealed unsafe class SendRemainders : IDisposable
             return;
         }
 
-        var remainder = new Remainder { Program = descriptor, Own = OwnDescriptors.Adopt((int)own) };
+        var remainder = new Remainder { Program = descriptor, Own = own };
         remainder.Bytes.AddRange(bytes);
         lock (_lock)
         {
@@ -133,8 +133,7 @@ internal sealed unsafe class SendRemainders : IDisposable
         if (remainder.ShutDown)
             _ = HostSyscall.Raw(SyscallNumber.shutdown, (ulong)remainder.Own, write);
         _ = _all.Remove(remainder);
-        OwnDescriptors.Remove(remainder.Own);
-        _ = HostSyscall.Raw(SyscallNumber.close, (ulong)remainder.Own);
+        OwnDescriptors.Close(remainder.Own);
         Any = _all.Count > 0;
         return true;
     }

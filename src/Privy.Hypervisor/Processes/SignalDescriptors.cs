@@ -220,9 +220,7 @@ internal static unsafe class SignalDescriptors
                     return;
                 lock (s_lock)
                     _ = s_byInode.Remove(inode);
-                // In this order: once closed, the number may be the program's.
-                Kvm.OwnDescriptors.Remove(writer);
-                _ = HostSyscall.Raw(SyscallNumber.close, (ulong)writer);
+                Kvm.OwnDescriptors.Close(writer);
             });
         }
     }

@@ -1452,3 +1452,23 @@ CASE(memory_given_back)
     }
     SYS(munmap(m, size));
 }
+
+/* What the program has closed stays closed, whatever Privy does for its children meanwhile: bash closes the ends of its pipes twice. */
+CASE(what_is_closed_stays_closed)
+{
+    int first = (int)SYS(dup(0));
+    SYS(close(first));
+    for (int round = 0; round < 40; round++) {
+        pid_t child = (pid_t)SYS(fork());
+        if (child == 0)
+            _exit(0);
+        for (double end = now() + 0.01; now() < end;) {
+            for (int fd = first; fd < first + 3; fd++) {
+                errno = 0;
+                EQUAL(-1, close(fd));
+                EQUAL(EBADF, errno);
+            }
+        }
+        expect_exit(child, 0);
+    }
+}
