@@ -324,6 +324,11 @@ public unsafe struct KernelState
     /// <summary>Shootdowns of a snapshot after which what it reads is copied; 0: never. Written by the host.</summary>
     public ulong CopyReadsAfter;
 
+    /// <summary>
+    /// Faults of main under a page table of a region, older ones counted for less, after which who reads a view there copies the 2 MB at once. Written by the host.
+    /// </summary>
+    public int FaultsToCopy;
+
     /// <summary>Pages copied because a snapshot read there.</summary>
     public ulong CopiedForReaders;
 

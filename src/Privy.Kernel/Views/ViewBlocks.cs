@@ -11,9 +11,6 @@ namespace Privy.Kernel;
 /// </remarks>
 internal static unsafe class ViewBlocks
 {
-    // Pages of 2 MB that main has written lately: fewer shootdowns than these would cost less than the copy.
-    private const int FaultsToCopy = 4;
-
     // Main's faults wait for the lock meanwhile: some 20 us.
     private const int PagesPerLock = 64;
 
@@ -121,7 +118,7 @@ internal static unsafe class ViewBlocks
         if (k->KeptTables == null)
             return false;
         KeptTable* kept = k->KeptTables + (address >> 21 & k->KeptTableMask);
-        return kept->Table != 0 && kept->Epoch >= space->Epoch && kept->Epoch <= k->Epoch && Tables.Faults(k, kept->Table) >= FaultsToCopy;
+        return kept->Table != 0 && kept->Epoch >= space->Epoch && kept->Epoch <= k->Epoch && Tables.Faults(k, kept->Table) >= k->FaultsToCopy;
     }
 
     private static bool IsOpen(VcpuArea* v, Space* space) =>

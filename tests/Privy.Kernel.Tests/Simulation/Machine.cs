@@ -58,6 +58,7 @@ internal sealed unsafe partial class Machine : IDisposable
         k->Spaces = (Space*)(_kernel + 8192);
         k->RegionWrites = (RegionWrite*)(_kernel + writes);
         k->KeptTables = (KeptTable*)(_kernel + kept);
+        k->FaultsToCopy = 4;
         // Few, so that pieces of memory meet in one.
         k->KeptTableMask = 3;
         k->SlotBitmap = (ulong*)(_kernel + 32768);
