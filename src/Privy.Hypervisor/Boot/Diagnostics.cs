@@ -55,14 +55,7 @@ internal static unsafe class Diagnostics
         }
 
         text.AppendLine();
-        try
-        {
-            text.AppendLine(CultureInfo.InvariantCulture, $"  pending exception {vcpu.Cpu.PendingException}; flush pending {vcpu.Area->FlushPending}, exit request {vcpu.Area->ExitRequest}, in guest {vcpu.Area->InGuest}");
-        }
-        catch (Kvm.KvmException e)
-        {
-            text.AppendLine(e.Message);
-        }
+        text.AppendLine(CultureInfo.InvariantCulture, $"  pending exception {vcpu.Cpu.PendingException}; flush pending {vcpu.Area->FlushPending}, exit request {vcpu.Area->ExitRequest}, in guest {vcpu.Area->InGuest}");
     }
 
     private static ulong* Table(KernelState* state, ulong physical) => (ulong*)(physical - state->KernelPhysical + state->KernelBase);

@@ -10,14 +10,7 @@ internal static unsafe class HostFile
     /// <summary>All of a file; nothing where it cannot be opened (no descriptor is left, say).</summary>
     internal static string ReadText(string path)
     {
-        const ulong closeOnExec = 0x80000;
-        var name = Encoding.UTF8.GetBytes(path + '\0');
-        // Not at a number that another thread of the program may close meanwhile (KeptFile).
-        var file = OwnDescriptors.Make(() =>
-        {
-            fixed (byte* at = name)
-                return (int)HostSyscall.Raw(SyscallNumber.open, (ulong)at, closeOnExec);
-        });
+        var file = Open(path);
         if (file < 0)
             return "";
         using var contents = new MemoryStream();
@@ -30,5 +23,18 @@ internal static unsafe class HostFile
 
         OwnDescriptors.Close(file);
         return Encoding.UTF8.GetString(contents.GetBuffer(), 0, (int)contents.Length);
+    }
+
+    /// <summary>Opens a file for reading, not at a number that another thread of the program may close meanwhile (<see cref="KeptFile"/>).</summary>
+    /// <returns>A descriptor of the hypervisor's own, or a negative error number.</returns>
+    internal static int Open(string path)
+    {
+        const ulong closeOnExec = 0x80000;
+        var name = Encoding.UTF8.GetBytes(path + '\0');
+        return OwnDescriptors.Make(() =>
+        {
+            fixed (byte* at = name)
+                return (int)HostSyscall.Raw(SyscallNumber.open, (ulong)at, closeOnExec);
+        });
     }
 }

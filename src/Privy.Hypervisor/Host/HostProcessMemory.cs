@@ -17,7 +17,7 @@ internal sealed class HostProcessMemory
     internal HostProcessMemory(string systemFile, string groupFile, string root)
     {
         _system = new KeptFile(systemFile);
-        foreach (var line in Lines(new KeptFile(groupFile)))
+        foreach (var line in new KeptFile(groupFile).Lines())
         {
             // Version 2 alone.
             if (!line.StartsWith("0::/", StringComparison.Ordinal))
@@ -48,7 +48,7 @@ internal sealed class HostProcessMemory
     private ulong OfSystem()
     {
         const string name = "MemAvailable:";
-        foreach (var line in Lines(_system))
+        foreach (var line in _system.Lines())
         {
             if (line.StartsWith(name, StringComparison.Ordinal) && ulong.TryParse(line.AsSpan(name.Length).TrimEnd("kB"), NumberStyles.AllowLeadingWhite | NumberStyles.AllowTrailingWhite, CultureInfo.InvariantCulture, out var kilobytes))
                 return kilobytes << 10;
@@ -59,6 +59,4 @@ internal sealed class HostProcessMemory
 
     private static ulong? Number(KeptFile file) =>
         ulong.TryParse(file.Text().AsSpan().TrimEnd(), NumberStyles.None, CultureInfo.InvariantCulture, out var value) ? value : null;
-
-    private static string[] Lines(KeptFile file) => file.Text().Split('\n');
 }

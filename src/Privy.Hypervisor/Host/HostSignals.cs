@@ -234,7 +234,7 @@ public static unsafe partial class HostSignals
     /// <summary>The signals sent to the process that no thread has taken yet (proc_pid_status(5), ShdPnd); 0 where /proc cannot be read.</summary>
     private static ulong SharedPending()
     {
-        foreach (var line in s_status?.Text().Split('\n') ?? [])
+        foreach (var line in s_status?.Lines() ?? [])
         {
             if (line.StartsWith("ShdPnd:", StringComparison.Ordinal))
                 return ulong.Parse(line.AsSpan(7).Trim(), System.Globalization.NumberStyles.HexNumber, System.Globalization.CultureInfo.InvariantCulture);

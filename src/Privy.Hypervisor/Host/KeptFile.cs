@@ -1,6 +1,5 @@
 using System.Text;
 using Privy.Hypervisor.Syscalls;
-using Privy.Kvm;
 
 namespace Privy.Hypervisor.Host;
 
@@ -14,16 +13,7 @@ internal sealed unsafe class KeptFile
     private readonly int _descriptor;
 
     /// <summary>Opens it. On a thread of the main process, before the first fork if children read it: their tables are copies.</summary>
-    internal KeptFile(string path)
-    {
-        const ulong closeOnExec = 0x80000;
-        var name = Encoding.UTF8.GetBytes(path + '\0');
-        _descriptor = OwnDescriptors.Make(() =>
-        {
-            fixed (byte* at = name)
-                return (int)HostSyscall.Raw(SyscallNumber.open, (ulong)at, closeOnExec);
-        });
-    }
+    internal KeptFile(string path) => _descriptor = HostFile.Open(path);
 
     /// <summary>Reads from a position; 0 bytes where there is no such file.</summary>
     internal int Read(Span<byte> destination, long position)
@@ -40,4 +30,7 @@ internal sealed unsafe class KeptFile
         Span<byte> bytes = stackalloc byte[4096];
         return Encoding.UTF8.GetString(bytes[..Read(bytes, 0)]);
     }
+
+    /// <summary>The lines of <see cref="Text"/>.</summary>
+    internal string[] Lines() => Text().Split('\n');
 }

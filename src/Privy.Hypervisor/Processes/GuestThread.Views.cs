@@ -24,9 +24,10 @@ internal sealed unsafe partial class GuestThread
             if (!IsRange(start, length) || !Space.Mappings.Allows(start, start + length, Vma.Region))
                 return -Errno.EINVAL;
             var index = TakeSnapshot(start, start + length, () => Machine.Kernel.TakeView(Vcpu, start, start + length));
-            if (index >= 0)
-                Process.Table.Ready.ReplenishForView();
-            return index < 0 ? index : (long)(Layout.ViewBase + ((ulong)index * Layout.ViewSpan) + (start % Layout.ViewSpan));
+            if (index < 0)
+                return index;
+            Process.Table.Ready.ReplenishForView();
+            return (long)(Layout.ViewBase + ((ulong)index * Layout.ViewSpan) + (start % Layout.ViewSpan));
         }
     }
 

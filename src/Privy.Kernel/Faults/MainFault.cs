@@ -43,10 +43,12 @@ internal static unsafe class MainFault
         // Rights only grow: no vCPU of main needs a flush, at worst it faults once more.
         ulong writable = *page | Entry.Writable;
         Walk.Write(page, around == RegionWrites.Unwritten ? writable & ~Entry.Dirty : writable);
-        if ((vma->Flags & Vma.Region) != 0 && copy != 0 && around == CopyAround.Adaptive)
-            _ = Tables.CountFault(k, *directory);
         if ((vma->Flags & Vma.Region) != 0)
+        {
+            if (copy != 0 && around == CopyAround.Adaptive)
+                _ = Tables.CountFault(k, *directory);
             RegionWrites.Continue(k, v, address, page, copy, around);
+        }
         else if (around != 0)
             CopyAround.Run(k, v, vma, address, directory, around, cachedToo: k->Shootdowns != shootdowns);
         return Outcome.Done;

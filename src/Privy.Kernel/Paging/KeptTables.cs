@@ -42,11 +42,15 @@ internal static unsafe class KeptTables
         return Outcome.Done;
     }
 
+    /// <summary>The place for the table of an address, which another 2 MB may have taken; null where none are kept.</summary>
+    internal static KeptTable* At(KernelState* k, ulong address) =>
+        k->KeptTables == null ? null : k->KeptTables + (address >> 21 & k->KeptTableMask);
+
     /// <summary>The table kept for an address, made if there is none; 0 where it is in use already: by another 2 MB, or by this one before it got a large page.</summary>
     private static Outcome Take(KernelState* k, ulong address, out ulong table)
     {
         table = 0;
-        KeptTable* kept = k->KeptTables == null ? null : k->KeptTables + (address >> 21 & k->KeptTableMask);
+        KeptTable* kept = At(k, address);
         ulong noRegion = k->MainEpoch | KeptTable.NoRegion;
         if (kept == null || kept->Epoch == k->Epoch || kept->Epoch == noRegion)
             return Outcome.Done;

@@ -141,7 +141,8 @@ internal static unsafe class View
                 return -Errno.Invalid;
             }
             RegionWrites.Settle(k);
-            for (int i = 0; HasCopies(k, older, area) && area + ((ulong)i << 12) < next; i++)
+            bool copies = HasCopies(k, older, area);
+            for (int i = 0; copies && area + ((ulong)i << 12) < next; i++)
             {
                 ulong entry = Walk.PageEntry(k, older, area + ((ulong)i << 12));
                 if ((entry & Entry.Explicit) == 0 || ViewReads.ShowsMain(k, entry))

@@ -115,10 +115,8 @@ internal static unsafe class ViewBlocks
     /// <summary>Whether main has written to several pages of the 2 MB since the snapshot, or between the one before and it.</summary>
     internal static bool IsHot(KernelState* k, Space* space, ulong address)
     {
-        if (k->KeptTables == null)
-            return false;
-        KeptTable* kept = k->KeptTables + (address >> 21 & k->KeptTableMask);
-        return kept->Table != 0 && kept->Epoch >= space->Epoch && kept->Epoch <= k->Epoch && Tables.Faults(k, kept->Table) >= k->FaultsToCopy;
+        KeptTable* kept = KeptTables.At(k, address);
+        return kept != null && kept->Table != 0 && kept->Epoch >= space->Epoch && kept->Epoch <= k->Epoch && Tables.Faults(k, kept->Table) >= k->FaultsToCopy;
     }
 
     private static bool IsOpen(VcpuArea* v, Space* space) =>

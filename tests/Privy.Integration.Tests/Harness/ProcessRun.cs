@@ -53,7 +53,7 @@ public sealed class ProcessRun : IDisposable
         output = new Collector(process.StandardOutput.BaseStream);
         errors = new Collector(process.StandardError.BaseStream);
         if (!keepInputOpen)
-            _ = Task.Run(() => Feed(input));
+            _ = OnThread(() => Feed(input));
     }
 
     public int Id => process.Id;
@@ -107,6 +107,9 @@ public sealed class ProcessRun : IDisposable
     }
 
     internal static string Shorten(string text) => text.Length <= 6000 ? text : $"{text[..3000]}\n[... {text.Length - 6000} characters ...]\n{text[^3000..]}";
+
+    /// <summary>A thread of its own: those of the pool may all wait for processes, and what a program printed would be read too late.</summary>
+    private static Task OnThread(Action action) => Task.Factory.StartNew(action, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
 
     private void Feed(byte[]? input)
     {
@@ -188,7 +191,7 @@ public sealed class ProcessRun : IDisposable
     {
         private readonly List<byte> collected = [];
 
-        public Collector(Stream stream) => Done = Task.Run(() =>
+        public Collector(Stream stream) => Done = OnThread(() =>
         {
             var buffer = new byte[65536];
             try
