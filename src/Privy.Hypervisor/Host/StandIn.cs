@@ -12,6 +12,8 @@ namespace Privy.Hypervisor.Host;
 /// <remarks>
 /// It begins with the memory and the descriptors of this process shared, which is what makes it cheap enough for every fork: most children of shells and short queries end before
 /// it has run at all. After a while, or when it is signalled, it executes a program of a few instructions (<see cref="StandInImage"/>) and has memory of its own from then on.
+/// Stopped before, it keeps what it shares, but not for longer than the hypervisor lives: its process group has then lost its last parent, and the kernel lets such a group go on
+/// (setpgid(2), orphaned process groups). Then it sees whose child it is not, and ends.
 /// </remarks>
 internal sealed unsafe class StandIn
 {
@@ -52,7 +54,12 @@ internal sealed unsafe class StandIn
         var id = StandInCode.Clone(block);
         HostSyscall.RawQuick(HostCallNumber.RtSigprocmask, 2, (ulong)&old, 0, sizeof(ulong));
         if (id > 0)
+        {
+            // It does so itself, too, but may be stopped before.
+            _ = HostSyscall.RawQuick(HostCallNumber.Setpgid, (ulong)id, (ulong)id);
             return new StandIn(block, (int)id);
+        }
+
         FreeBlocks.Add((nint)block);
         return null;
     }
@@ -81,13 +88,36 @@ internal sealed unsafe class StandIn
         _settled.Set();
     }
 
-    /// <summary>
-    /// True once its memory is its own, and its descriptors. Before, it must not stand still: the descriptors and the memory that it shares would stay when the hypervisor has ended.
-    /// </summary>
-    internal bool HasOwnMemory => _hasOwnMemory;
+    /// <summary>Waits until its memory is its own: only then is its oom_score_adj, which Linux keeps equal for all processes that share memory.</summary>
+    /// <param name="stopped">It has been sent a signal to stop.</param>
+    /// <param name="continued">It had to go on for that.</param>
+    /// <returns>False when it has ended, or cannot.</returns>
+    internal bool AwaitOwnMemory(bool stopped, out bool continued)
+    {
+        const int longest = 100_000, again = 100;
+        continued = false;
+        if (_hasOwnMemory || _reaped)
+            return _hasOwnMemory && !_reaped;
+        Nudge();
+        for (var waited = 0; waited < longest; waited += again)
+        {
+            // Somebody outside may stop it at any time.
+            if (stopped || IsStopped)
+            {
+                Send(Signal.SIGCONT);
+                continued = true;
+            }
+
+            if (_settled.Wait(again))
+                break;
+            stopped = false;
+        }
+
+        return _hasOwnMemory;
+    }
 
     /// <summary>What any signal does: makes it execute its program. The program hands this one on as a message that nobody heeds.</summary>
-    internal void Nudge()
+    private void Nudge()
     {
         lock (_lock)
         {
@@ -96,18 +126,6 @@ internal sealed unsafe class StandIn
             var info = StandInMessage.Nudge;
             _ = HostSyscall.RawQuick(HostCallNumber.RtSigqueueinfo, (ulong)ProcessId, (ulong)info.Number, (ulong)&info);
         }
-    }
-
-    /// <summary>Waits until its memory is its own: only then is its oom_score_adj, which Linux keeps equal for all processes that share memory.</summary>
-    /// <returns>False when it has ended, or cannot.</returns>
-    internal bool AwaitOwnMemory()
-    {
-        const int longest = 100_000;
-        if (_hasOwnMemory || _reaped)
-            return _hasOwnMemory && !_reaped;
-        Nudge();
-        _ = _settled.Wait(longest);
-        return _hasOwnMemory;
     }
 
     /// <summary>True while it is stopped.</summary>

@@ -61,9 +61,9 @@ internal sealed unsafe partial class GuestProcess
                 return;
             _running.Reset();
             change = ++_changes;
-            // One that was stopped from outside may have been continued since, and would lose the SIGCONT that it has not handed on yet.
+            // So that ps shows it. One that was stopped from outside may have been continued since, and would lose the SIGCONT that it has not handed on yet.
             if (!_standInStops)
-                ShowStop();
+                StandIn?.Send(Signal.SIGSTOP);
         }))
             return;
         // Whoever ends the process sets both in the other order.
@@ -92,25 +92,27 @@ internal sealed unsafe partial class GuestProcess
     {
         lock (Signals.Gate)
         {
-            if (!_running.IsSet || StandIn is not { IsStopped: true } standIn)
+            if (!_running.IsSet || StandIn is not { IsStopped: true })
                 return;
             _standInStops = true;
             _ = Signals.Send(SignalInfo.FromProcess(Signal.SIGSTOP, SignalInfo.SI_USER, 0, 0));
-            if (standIn.HasOwnMemory)
-                return;
-            standIn.Nudge();
-            standIn.Send(Signal.SIGCONT);
         }
     }
 
-    /// <summary>The stand-in has memory of its own from now on.</summary>
-    internal void StandInSettled()
+    /// <summary>Waits until what Linux keeps for a process can be set for the stand-in without setting it for the hypervisor. False where it never can.</summary>
+    internal bool PrepareSettings()
     {
+        if (StandIn is not { } standIn)
+            return false;
+        // Found stopped it may be a moment after its process is.
+        var ready = standIn.AwaitOwnMemory(!_running.IsSet, out var continued);
         lock (Signals.Gate)
         {
-            if (!_running.IsSet)
-                ShowStop();
+            if (continued && (!_running.IsSet || _standInStops))
+                standIn.Send(Signal.SIGSTOP);
         }
+
+        return ready;
     }
 
     /// <summary>A signal that the stand-in has got from outside.</summary>
@@ -122,15 +124,6 @@ internal sealed unsafe partial class GuestProcess
             _ = Signals.Send(info);
             _standInContinues = false;
         }
-    }
-
-    /// <summary>Stops the stand-in, too, so that ps shows it: at once, or as soon as it may be stopped (<see cref="StandInSettled"/>).</summary>
-    private void ShowStop()
-    {
-        if (StandIn is { HasOwnMemory: true } standIn)
-            standIn.Send(Signal.SIGSTOP);
-        else
-            StandIn?.Nudge();
     }
 
     private void Continue(int signal)

@@ -13,7 +13,7 @@ internal sealed unsafe partial class GuestThread : ISyscallContext
 
     int ISyscallContext.HostIdOf(int id) => Process.Table.HostIdOf(id);
 
-    bool ISyscallContext.PrepareSettings(int processId) => Process.Table.Find(processId)?.StandIn?.AwaitOwnMemory() == true;
+    bool ISyscallContext.PrepareSettings(int processId) => Process.Table.Find(processId)?.PrepareSettings() == true;
 
     string ISyscallContext.ShowIdentity(string name)
     {

@@ -205,8 +205,6 @@ internal sealed unsafe class StandIns
         if (entry is null || entry.Ended)
             return;
         entry.StandIn.Settle(message.Info.Number == 0);
-        if (message.Info.Number == 0)
-            entry.Process.StandInSettled();
         // What the program itself sends has reached its processes without the host: to a group, to all, it has gone both ways.
         if (message.Info.Number != 0 && (message.Info.Code > 0 || message.Info.ProcessId != Environment.ProcessId))
             entry.Process.SendFromStandIn(message.Info);

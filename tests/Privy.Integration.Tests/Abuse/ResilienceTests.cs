@@ -128,15 +128,15 @@ public sealed class ResilienceTests
         SavesAllButTheCounter(server, client);
     }
 
-    /// <summary>What stands for a child that is stopped cannot see by itself that the hypervisor has gone.</summary>
+    /// <summary>
+    /// What stands for a child that is stopped cannot see by itself that the hypervisor has gone. Half of them stop while they still share the hypervisor's memory, the others when they have their own.
+    /// </summary>
     [PrivyFact(Needs.Privy)]
     public void Killed_as_a_whole_it_leaves_no_stopped_child()
     {
-        using var run = new ProcessRun(Launcher.Command("/bin/bash", ["-c", "for i in 1 2 3; do (while :; do kill -STOP $BASHPID; done) & done; wait"]), Path.GetTempPath(), keepInputOpen: true);
-        WaitUntil(() => Descendants(run.Id).Count(id => Stat(id) is ['T', ..]) == 3);
+        using var run = new ProcessRun(Launcher.Command("/bin/bash", ["-c", "for i in 0 0 0.1; do (sleep $i; while :; do kill -STOP $BASHPID; done) & (while :; do kill -STOP $BASHPID; done) & done; wait"]), Path.GetTempPath(), keepInputOpen: true);
+        WaitUntil(() => Descendants(run.Id).Count(id => Stat(id) is ['T', ..]) == 6);
         var family = Descendants(run.Id);
-        // One had time to become a program of its own, whatever the others are.
-        Thread.Sleep(100);
         Assert.Equal(0, Native.Kill(run.Id, Native.SIGKILL));
         WaitUntil(() => run.HasExited && !family.Any(id => Directory.Exists($"/proc/{id}") && !IsZombie(id)));
     }

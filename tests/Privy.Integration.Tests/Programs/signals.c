@@ -866,9 +866,7 @@ CASE(stopped_from_outside)
                 outside("kill -STOP $p", pid);
             expect_stop(pid);
             expect_no_count(n);
-            /* A child that has just begun is stopped all the same, but may not be shown so (docs/limits.md). */
-            if (round >= 5)
-                WAIT_UNTIL(is_outside('T', pid));
+            WAIT_UNTIL(is_outside('T', pid));
             if (round & 2)
                 SYS(kill(pid, SIGCONT));
             else

@@ -1,6 +1,7 @@
 /* Threads: creation and end, mutexes, conditions, barriers, thread-local storage, semaphores, cancellation. */
 #include "testlib.h"
 #include <semaphore.h>
+#include <setjmp.h>
 
 static __thread long tls = 7;
 static __thread char big_tls[5000];
@@ -402,3 +403,124 @@ CASE(exit_while_threads_start)
             nanosleep(&t, NULL);
         });
 }
+
+/* Threads that write to pages whose rights are taken, or read pages that are replaced, while they move between processors: a translation that one
+ * processor has kept must not be used when the thread comes back to it. */
+enum { MOVED = 2, SHARED_PAGES = 8 };
+static volatile long *shared_pages[SHARED_PAGES];
+static volatile long round_shown, stale;
+static volatile pid_t moved[MOVED + 1];
+static volatile int stop_moving;
+static __thread sigjmp_buf refused;
+
+static void on_refusal(int signal) { (void)signal; siglongjmp(refused, 1); }
+
+static void *writes_while_allowed(void *mine)
+{
+    moved[(long)mine] = (pid_t)syscall(SYS_gettid);
+    while (!stop_moving)
+        if (sigsetjmp(refused, 1) == 0)
+            while (!stop_moving)
+                for (int i = 0; i < SHARED_PAGES; i++)
+                    __atomic_add_fetch(&shared_pages[i][(long)mine], 1, __ATOMIC_RELAXED);
+        else
+            sched_yield();
+    return NULL;
+}
+
+static void *reads_what_is_newest(void *mine)
+{
+    moved[(long)mine] = (pid_t)syscall(SYS_gettid);
+    while (!stop_moving) {
+        long round = __atomic_load_n(&round_shown, __ATOMIC_ACQUIRE);
+        for (int i = 0; i < SHARED_PAGES; i++)
+            if (shared_pages[i][0] < round)
+                stale = 1;
+    }
+    return NULL;
+}
+
+static void *moves_threads(void *unused)
+{
+    (void)unused;
+    unsigned seed = 1;
+    cpu_set_t all;
+    SYS(sched_getaffinity(0, sizeof all, &all));
+    while (!stop_moving) {
+        for (int i = 0; i <= MOVED; i++) {
+            int processor = rand_r(&seed) % CPU_SETSIZE;
+            while (!CPU_ISSET(processor, &all))
+                processor = (processor + 1) % CPU_SETSIZE;
+            cpu_set_t one;
+            CPU_ZERO(&one);
+            CPU_SET(processor, &one);
+            if (moved[i] != 0)
+                sched_setaffinity(moved[i], sizeof one, &one);
+        }
+        struct timespec t = { 0, rand_r(&seed) % 400 * 1000 };
+        nanosleep(&t, NULL);
+    }
+    for (int i = 0; i <= MOVED; i++)
+        sched_setaffinity(moved[i], sizeof all, &all);
+    return NULL;
+}
+
+static void on_moving_threads(size_t size, void *(*body)(void *), void (*round)(size_t, long))
+{
+    struct sigaction action = { .sa_handler = on_refusal, .sa_flags = SA_NODEFER };
+    SYS(sigaction(SIGSEGV, &action, NULL));
+    char *all = map_anonymous((SHARED_PAGES + 1) * size);
+    char *first = (char *)(((uintptr_t)all + size - 1) & -size);
+    if (size > PAGE)
+        madvise(first, SHARED_PAGES * size, MADV_HUGEPAGE);
+    for (int i = 0; i < SHARED_PAGES; i++)
+        shared_pages[i] = (volatile long *)(first + i * size);
+    stop_moving = 0, stale = 0, round_shown = 0;
+    pthread_t threads[MOVED], mover;
+    moved[0] = (pid_t)syscall(SYS_gettid);
+    for (long i = 0; i < MOVED; i++)
+        EQUAL(0, pthread_create(&threads[i], NULL, body, (void *)(i + 1)));
+    EQUAL(0, pthread_create(&mover, NULL, moves_threads, NULL));
+    double end = now() + 2;
+    for (long i = 1; now() < end && !stale; i++) {
+        round(size, i);
+        CHECK(!stale);
+    }
+    stop_moving = 1;
+    for (int i = 0; i < MOVED; i++)
+        pthread_join(threads[i], NULL);
+    pthread_join(mover, NULL);
+    SYS(munmap(all, (SHARED_PAGES + 1) * size));
+    signal(SIGSEGV, SIG_DFL);
+}
+
+static void look_for_a_while(long number)
+{
+    for (double end = now() + 20e-6 * (double)(1 + number * 7 % 10); now() < end;)
+        __builtin_ia32_pause();
+}
+
+static void take_right(size_t size, long number)
+{
+    volatile long *page = shared_pages[number % SHARED_PAGES];
+    SYS(mprotect((void *)page, size, PROT_READ));
+    long one = page[1], two = page[2];
+    look_for_a_while(number);
+    stale = page[1] != one || page[2] != two;
+    SYS(mprotect((void *)page, size, PROT_READ | PROT_WRITE));
+}
+
+static void replace_pages(size_t size, long number)
+{
+    for (int i = 0; i < SHARED_PAGES; i++) {
+        long *page = map_anonymous(size);
+        *page = number;
+        CHECK(mremap(page, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)shared_pages[i]) == (void *)shared_pages[i]);
+    }
+    __atomic_store_n(&round_shown, number, __ATOMIC_RELEASE);
+    look_for_a_while(number);
+}
+
+CASE(rights_taken_from_moving_threads) { on_moving_threads(PAGE, writes_while_allowed, take_right); }
+CASE(rights_to_huge_pages_taken_from_moving_threads) { on_moving_threads(2 << 20, writes_while_allowed, take_right); }
+CASE(pages_replaced_under_moving_threads) { on_moving_threads(PAGE, reads_what_is_newest, replace_pages); }
