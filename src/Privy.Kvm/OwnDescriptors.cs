@@ -6,10 +6,9 @@ namespace Privy.Kvm;
 public static class OwnDescriptors
 {
     private const int Limit = 1 << 20;
-    private const int RoomBelowLimit = 128;
 
     // A fork copies the descriptor table up to the highest number in use, and a child's end walks it: with numbers near a limit of a million that is milliseconds.
-    private const int HighestFirstNumber = 4096 - RoomBelowLimit;
+    private const int HighestFirstNumber = 3968;
     private static readonly ulong[] Bits = new ulong[Limit / 64];
 
     // Whoever makes a descriptor holds it for writing, the program's threads for reading while they close some.
@@ -135,5 +134,8 @@ public static class OwnDescriptors
         throw new KvmException($"pidfd_getfd(descriptor {descriptor} of the first thread)", errno);
     }
 
-    private static int FirstNumber() => (int)Math.Clamp(NativeMethods.DescriptorLimit() - RoomBelowLimit, 64, HighestFirstNumber);
+    private static int FirstNumber() => FirstNumber(NativeMethods.DescriptorLimit());
+
+    /// <summary>Where the hypervisor's descriptors begin under a limit: a quarter of the numbers is theirs where there are few, as each thread and each child needs one or two.</summary>
+    internal static int FirstNumber(long limit) => (int)Math.Clamp(limit - Math.Clamp(limit / 4, 128, 1024), 64, HighestFirstNumber);
 }

@@ -7,6 +7,17 @@ public unsafe class DeviceTests
 {
     private const int ENOENT = 2, EINTR = 4, EEXIST = 17, EINVAL = 22, ENOTTY = 25;
 
+    /// <summary>Its own descriptors need room where there are few numbers, and stay where tables are small where there are many.</summary>
+    [Theory]
+    [InlineData(100, 64)]
+    [InlineData(200, 72)]
+    [InlineData(1024, 768)]
+    [InlineData(4096, 3072)]
+    [InlineData(4992, 3968)]
+    [InlineData(1 << 20, 3968)]
+    [InlineData(int.MaxValue, 3968)]
+    public void Own_descriptors_begin_in_the_last_quarter_of_few_numbers(long limit, int first) => Assert.Equal(first, OwnDescriptors.FirstNumber(limit));
+
     [Fact]
     public void A_missing_device_is_an_error_with_its_path()
     {

@@ -15,6 +15,19 @@ public sealed class ResilienceTests
     [MemberData(nameof(Cases))]
     public void A_program_that_asks_for_too_much(string name) => TestPrograms.Run("abuse", name, seconds: 150);
 
+    /// <summary>What it needs for threads and children finds room under the limits that shells set, and not among the program's numbers.</summary>
+    [PrivyTheory(Needs.Compiler)]
+    [InlineData(1024)]
+    [InlineData(4096)]
+    public void Threads_and_children_under_a_limit_of_descriptors(int limit)
+    {
+        using var folder = new TemporaryFolder();
+        var command = Launcher.Command(TestPrograms.Build("abuse"), ["threads_64", "close_range_beside_new_threads", "children_beyond_the_limit"]);
+        var result = ProcessRun.Run(["/bin/sh", "-c", $"ulimit -n {limit} && exec \"$@\"", "sh", .. command], folder, limit: TimeSpan.FromSeconds(200));
+        Assert.True(result.ExitCode == 0, result.ToString());
+        Assert.Equal("OK threads_64\nOK close_range_beside_new_threads\nOK children_beyond_the_limit\n", result.Text);
+    }
+
     /// <summary>SIGKILL to the host process while a BGSAVE runs: its child, its stand-in and its native children go with it.</summary>
     [PrivyFact(Needs.Redis | Needs.Privy)]
     public void Killed_as_a_whole_it_leaves_nothing()

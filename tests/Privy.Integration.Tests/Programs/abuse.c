@@ -190,6 +190,9 @@ CASE(children_beyond_the_limit)
         }
     }
     CHECK(n >= 60);
+    /* The numbers are the program's, however many descriptors all that needs. */
+    EQUAL(go[1] + 1, dup(0));
+    SYS(close(go[1] + 1));
     SYS(close(go[1]));
     for (int i = 0; i < n; i++)
         expect_exit(child[i], i);
