@@ -9,6 +9,7 @@ public static class OwnDescriptors
 
     // A fork copies the descriptor table up to the highest number in use, and a child's end walks it: with numbers near a limit of a million that is milliseconds.
     private const int HighestFirstNumber = 3968;
+    private const int LowestFirstNumber = 64;
     private static readonly ulong[] Bits = new ulong[Limit / 64];
 
     // Whoever makes a descriptor holds it for writing, the program's threads for reading while they close some.
@@ -33,6 +34,9 @@ public static class OwnDescriptors
             if (descriptor < 0)
                 return descriptor;
             var high = NativeMethods.Fcntl(descriptor, NativeMethods.F_DUPFD_CLOEXEC, FirstNumber());
+            // With more threads and children than there is room: among the program's numbers then, but not where it counts on the next one.
+            if (high < 0 && descriptor < LowestFirstNumber)
+                high = NativeMethods.Fcntl(descriptor, NativeMethods.F_DUPFD_CLOEXEC, LowestFirstNumber);
             if (high >= 0)
             {
                 _ = NativeMethods.Close(descriptor);
@@ -136,6 +140,6 @@ public static class OwnDescriptors
 
     private static int FirstNumber() => FirstNumber(NativeMethods.DescriptorLimit());
 
-    /// <summary>Where the hypervisor's descriptors begin under a limit: a quarter of the numbers is theirs where there are few, as each thread and each child needs one or two.</summary>
-    internal static int FirstNumber(long limit) => (int)Math.Clamp(limit - Math.Clamp(limit / 4, 128, 1024), 64, HighestFirstNumber);
+    /// <summary>Where the hypervisor's descriptors begin under a limit: half of the numbers is theirs where there are few, as each thread and each child needs one or two.</summary>
+    internal static int FirstNumber(long limit) => (int)Math.Clamp(limit - Math.Clamp(limit / 2, 128, 1024), LowestFirstNumber, HighestFirstNumber);
 }

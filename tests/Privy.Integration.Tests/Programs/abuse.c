@@ -172,6 +172,13 @@ CASE(close_range_beside_new_threads)
         expect_exit(child[i], i * 8);
 }
 
+static int lowest_number(void)
+{
+    int fd = (int)SYS(dup(0));
+    SYS(close(fd));
+    return fd;
+}
+
 CASE(children_beyond_the_limit)
 {
     pid_t child[100];
@@ -190,9 +197,8 @@ CASE(children_beyond_the_limit)
         }
     }
     CHECK(n >= 60);
-    /* The numbers are the program's, however many descriptors all that needs. */
-    EQUAL(go[1] + 1, dup(0));
-    SYS(close(go[1] + 1));
+    /* The numbers are the program's, however many descriptors all that needs (but for an instant, docs/limits.md). */
+    WAIT_UNTIL(lowest_number() == go[1] + 1);
     SYS(close(go[1]));
     for (int i = 0; i < n; i++)
         expect_exit(child[i], i);
