@@ -74,7 +74,7 @@ public sealed class StandInTests
             standIn.Settle(ownMemory: true);
         });
         answer.Start();
-        Assert.True(standIn.AwaitOwnMemory());
+        Assert.True(standIn.AwaitOwnMemory(stopped: false, out _));
         answer.Join();
         File.WriteAllText($"/proc/{standIn.ProcessId}/oom_score_adj", "777");
         Assert.Equal("777\n", File.ReadAllText($"/proc/{standIn.ProcessId}/oom_score_adj"));
@@ -122,12 +122,10 @@ public sealed class StandInTests
             // Asked twice: it is no news that is taken.
             Assert.True(standIn.IsStopped);
             Assert.Equal("T", Stat(standIn.ProcessId)[1]);
-            standIn.Nudge();
             standIn.Send(Signal.SIGCONT);
             Assert.False(standIn.IsStopped);
             Assert.Equal(0, Next(standIn).Info.Number);
             standIn.Settle(ownMemory: true);
-            Assert.True(standIn.HasOwnMemory);
             standIn.Send(Signal.SIGSTOP);
             End(standIn);
             Assert.False(standIn.IsStopped);
@@ -147,6 +145,6 @@ public sealed class StandInTests
         standIn.Unfollow();
         Assert.True(standIn.TryReap());
         Assert.True(standIn.TryReap());
-        Assert.False(standIn.AwaitOwnMemory());
+        Assert.False(standIn.AwaitOwnMemory(stopped: false, out _));
     }
 }
