@@ -177,7 +177,8 @@ public sealed class RealProgramTests
             // exec: a shell of script(1) in between would die of the signal itself, and not every shell leaves out that process.
             using var run = new ProcessRun([Requirements.Require("script"), "-qefc", "exec " + script, "/dev/null"], folder, keepInputOpen: true);
             WaitFor(run, "ready");
-            Thread.Sleep(attempt * 15);
+            // bash itself may miss one that comes just before it starts `sleep`: its trap then waits for all of that, natively as well.
+            Thread.Sleep(50 + attempt * 15);
             run.Input.WriteByte(3);
             run.Input.Flush();
             var result = run.Wait(TimeSpan.FromSeconds(30));

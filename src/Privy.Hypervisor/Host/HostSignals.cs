@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using Iced.Intel;
 using Privy.Hypervisor.Signals;
@@ -41,6 +42,7 @@ public static unsafe partial class HostSignals
     private static readonly int[] Terminal =
         [Signal.SIGHUP, Signal.SIGINT, Signal.SIGQUIT, Signal.SIGTERM, Signal.SIGCHLD, Signal.SIGCONT, Signal.SIGTSTP, Signal.SIGTTIN, Signal.SIGTTOU, Signal.SIGWINCH];
 
+    private static readonly long[] LastDispatched = new long[Signal.Count + 1];
     private static readonly KernelSigaction[] OwnActions = new KernelSigaction[Signal.SIGSEGV + 1];
 
     private static readonly Lock Gate = new();
@@ -231,6 +233,20 @@ public static unsafe partial class HostSignals
         }
     }
 
+    /// <summary>
+    /// Waits until a signal has reached the dispatcher's action that the terminal has sent to this process, too, as another of its group shows by what it did. In the moment between the
+    /// kernel's handing it to a thread and the handler's first instruction <see cref="Settle"/> finds it nowhere. Gives up after 50 ms: then the other one got it from somewhere else.
+    /// </summary>
+    /// <param name="signal">The signal.</param>
+    /// <param name="since">When the other process began, by <see cref="Stopwatch.GetTimestamp"/>.</param>
+    internal static void Await(int signal, long since)
+    {
+        for (int attempt = 0; attempt < 50 && IsForwarded(signal) && Volatile.Read(ref LastDispatched[signal]) < since; attempt++)
+            Thread.Sleep(1);
+    }
+
+    private static bool IsForwarded(int signal) => s_ring != null && (Volatile.Read(ref s_forwarded) >> (signal - 1) & 1) != 0;
+
     /// <summary>The signals sent to the process that no thread has taken yet (proc_pid_status(5), ShdPnd); 0 where /proc cannot be read.</summary>
     private static ulong SharedPending()
     {
@@ -406,6 +422,7 @@ public static unsafe partial class HostSignals
             while (TryTake(out SignalInfo info))
             {
                 dispatch(info.Number, info);
+                Volatile.Write(ref LastDispatched[info.Number], Stopwatch.GetTimestamp());
                 Volatile.Write(ref s_dispatched, s_tail);
             }
             ulong overflow = Interlocked.Exchange(ref *(ulong*)(s_ring + OverflowOffset), 0);

@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using Iced.Intel;
 using Privy.Hypervisor.Signals;
+using Privy.Hypervisor.Syscalls;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace Privy.Hypervisor.Host;
@@ -42,6 +43,12 @@ public static unsafe class NativeSpawn
         internal KernelSigaction DefaultAction;
         internal KernelSigaction IgnoreAction;
         internal CloneArguments* CloneArguments;
+
+        /// <summary>Not 0 once the new process may execute its program.</summary>
+        internal int Go;
+
+        /// <summary>Cleared by the kernel when the new process leaves this memory (CLONE_CHILD_CLEARTID).</summary>
+        internal int Here;
     }
 
     /// <summary><c>struct clone_args</c> (linux/sched.h).</summary>
@@ -54,9 +61,10 @@ public static unsafe class NativeSpawn
     }
 
     private const int OPath = 0, OArguments = 8, OEnvironment = 16, OActions = 24, OCount = 32, OMask = 40, OIgnored = 48, OError = 56,
-        OAllSignals = 64, OOldMask = 72, OStack = 80, ODefault = 88, OIgnore = 120, OCloneArguments = 152;
+        OAllSignals = 64, OOldMask = 72, OStack = 80, ODefault = 88, OIgnore = 120, OCloneArguments = 152, OGo = 160, OHere = 164;
 
-    private const int CloneVm = 0x100, CloneVfork = 0x4000;
+    private const int CloneFlags = 0x100 | 0x200000; // CLONE_VM | CLONE_CHILD_CLEARTID
+    private const int FutexWait = 0, FutexWake = 1;
 
     private static readonly delegate* unmanaged<Block*, long> Stub = Assemble();
 
@@ -84,12 +92,20 @@ public static unsafe class NativeSpawn
     /// <summary>Starts a program. Handlers do not survive; the signals in <paramref name="ignored"/> are ignored in it, all others have their default action.</summary>
     /// <returns>The process id, or a negative error number of an action or of <c>execve</c>; then no process is left.</returns>
     public static long Spawn(ReadOnlySpan<byte> path, IReadOnlyList<byte[]> arguments, IReadOnlyList<byte[]> environment, SignalSet mask, SignalSet ignored,
-        params ReadOnlySpan<SpawnAction> actions) => Spawn(path, arguments, environment, mask, ignored, 0, actions);
+        params ReadOnlySpan<SpawnAction> actions) => Spawn(path, arguments, environment, mask, ignored, 0, null, actions);
 
     /// <summary>Starts a program under a given process id, once that is free, where <see cref="CanChooseId"/>.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="arguments">Its arguments.</param>
+    /// <param name="environment">Its environment.</param>
+    /// <param name="mask">What it blocks.</param>
+    /// <param name="ignored">What it ignores.</param>
+    /// <param name="id">The id; 0: any.</param>
+    /// <param name="made">Called with the id when there is the process, with all signals blocked, after the actions or before: it executes the program when this has returned.</param>
+    /// <param name="actions">What it does before.</param>
     /// <returns>The process id, or a negative error number of an action or of <c>execve</c>; then no process is left.</returns>
     public static long Spawn(ReadOnlySpan<byte> path, IReadOnlyList<byte[]> arguments, IReadOnlyList<byte[]> environment, SignalSet mask, SignalSet ignored,
-        int id, ReadOnlySpan<SpawnAction> actions)
+        int id, Action<int>? made, ReadOnlySpan<SpawnAction> actions)
     {
         ArgumentNullException.ThrowIfNull(arguments);
         ArgumentNullException.ThrowIfNull(environment);
@@ -116,10 +132,11 @@ public static unsafe class NativeSpawn
                 AllSignals = ulong.MaxValue,
                 StackTop = (byte*)block,
                 IgnoreAction = new KernelSigaction { Handler = KernelSigaction.Ignore },
+                Here = 1,
             };
             var cloneArguments = new CloneArguments
             {
-                Flags = CloneVm | CloneVfork, ExitSignal = Signal.SIGCHLD, Stack = (ulong)memory, StackSize = StackLength, SetTid = &id, SetTidSize = 1,
+                Flags = CloneFlags, ExitSignal = Signal.SIGCHLD, ChildTid = (ulong)(&block->Here), Stack = (ulong)memory, StackSize = StackLength, SetTid = &id, SetTidSize = 1,
             };
             if (id > 0 && CanChooseId)
                 block->CloneArguments = &cloneArguments;
@@ -136,7 +153,20 @@ public static unsafe class NativeSpawn
                 CanChooseId &= pid == -Errno.EEXIST;
                 block->CloneArguments = null;
             }
-            if (pid < 0 || block->Error == 0)
+            if (pid < 0)
+                return pid;
+            try
+            {
+                made?.Invoke((int)pid);
+            }
+            finally
+            {
+                Volatile.Write(ref block->Go, 1);
+                HostSyscall.RawQuick(SyscallNumber.futex, (ulong)(&block->Go), FutexWake, 1);
+                while (Volatile.Read(ref block->Here) != 0)
+                    HostSyscall.Raw(SyscallNumber.futex, (ulong)(&block->Here), FutexWait, 1);
+            }
+            if (block->Error == 0)
                 return pid;
             // The process that failed to become the program is nobody's child.
             while (HostSyscall.Raw(61, (ulong)pid, 0, 0, 0) == -Errno.EINTR)
@@ -155,7 +185,7 @@ public static unsafe class NativeSpawn
         var c = new Assembler(64);
         Label entry = c.CreateLabel(), child = c.CreateLabel(), signals = c.CreateLabel(), set = c.CreateLabel();
         Label legacy = c.CreateLabel(), cloned = c.CreateLabel();
-        Label actions = c.CreateLabel(), exec = c.CreateLabel(), fail = c.CreateLabel();
+        Label actions = c.CreateLabel(), exec = c.CreateLabel(), go = c.CreateLabel(), fail = c.CreateLabel();
 
         void Mask(int setOffset, int? oldOffset)
         {
@@ -183,10 +213,10 @@ public static unsafe class NativeSpawn
         c.syscall();
         c.jmp(cloned);
         c.Label(ref legacy);
-        c.mov(edi, CloneVm | CloneVfork | Signal.SIGCHLD);
+        c.mov(edi, CloneFlags | Signal.SIGCHLD);
         c.mov(rsi, __qword_ptr[rbx + OStack]);
         c.xor(edx, edx);
-        c.xor(r10d, r10d);
+        c.lea(r10, __[rbx + OHere]);
         c.xor(r8d, r8d);
         c.mov(eax, (int)HostCallNumber.Clone);
         c.syscall();
@@ -237,6 +267,16 @@ public static unsafe class NativeSpawn
         c.jmp(actions);
 
         c.Label(ref exec);
+        c.cmp(__dword_ptr[rbx + OGo], 0);
+        c.jne(go);
+        c.lea(rdi, __[rbx + OGo]);
+        c.mov(esi, FutexWait);
+        c.xor(edx, edx);
+        c.xor(r10d, r10d);
+        c.mov(eax, (int)SyscallNumber.futex);
+        c.syscall();
+        c.jmp(exec);
+        c.Label(ref go);
         Mask(OMask, null);
         c.mov(rdi, __qword_ptr[rbx + OPath]);
         c.mov(rsi, __qword_ptr[rbx + OArguments]);

@@ -112,8 +112,23 @@ internal static class ExecCall
             actions.Add(SpawnAction.SetProcessGroup(GroupInHost(process)));
         var limits = stackalloc ResourceLimit[ResourceLimits.Count];
         actions.AddRange(process.Limits.ForExec((nint)limits));
-        return NativeSpawn.Spawn(ProgramBytes.Encode(path), arguments.ConvertAll(ProgramBytes.Encode), environment.ConvertAll(ProgramBytes.Encode),
-            mask, ignored, wantedId, [.. actions]);
+        List<SignalInfo> handed = [];
+        var id = NativeSpawn.Spawn(ProgramBytes.Encode(path), arguments.ConvertAll(ProgramBytes.Encode), environment.ConvertAll(ProgramBytes.Encode), mask, ignored, wantedId, made =>
+        {
+            // The terminal reaches it from here on. What it has sent before is on the way to the child: two of the same are one while they are pending.
+            if (process.Group == process.Table.Main.Group)
+                HostSignals.Settle();
+            process.HearsTerminal = true;
+            handed = process.Signals.HandTo(made);
+        }, [.. actions]);
+        if (id < 0)
+        {
+            process.HearsTerminal = false;
+            foreach (var info in handed)
+                _ = process.Signals.Send(info);
+        }
+
+        return id;
     }
 
     /// <summary>The group to join; 0: one of its own.</summary>

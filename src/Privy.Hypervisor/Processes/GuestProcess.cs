@@ -82,6 +82,12 @@ internal sealed unsafe partial class GuestProcess
     /// <summary>The native process after exec in a child; 0: none.</summary>
     internal int NativeId { get; set; }
 
+    /// <summary>When the native process began, or a little before, by <see cref="System.Diagnostics.Stopwatch.GetTimestamp"/>.</summary>
+    internal long NativeSince { get; set; }
+
+    /// <summary>It has a process of the host's in its group: the terminal's signals reach that.</summary>
+    internal bool HearsTerminal { get; set; }
+
     /// <summary>After exec: makes the native process under this one's id, which the last thread must have left. Its id, or a negative errno.</summary>
     internal Func<long>? Successor { get; set; }
 

@@ -104,6 +104,14 @@ internal sealed unsafe partial class GuestThread
         var sharesMemory = (flags & CloneFlags.Memory) != 0;
         var vfork = (flags & CloneFlags.Vfork) != 0;
         var fromMain = Process == Process.Table.Main;
+        var arriving = Process.Table.BeginFork(Process);
+        // Taken before, so that the child has what the handler leaves.
+        if (ThreadSignals.HasDeliverable)
+        {
+            Process.Table.EndFork(arriving, null);
+            return -Errno.ERESTARTNOINTR;
+        }
+
         ChildRunner runner;
         try
         {
@@ -111,6 +119,7 @@ internal sealed unsafe partial class GuestThread
         }
         catch (Exception e) when (e is KvmException or OutOfMemoryException)
         {
+            Process.Table.EndFork(arriving, null);
             return -Errno.EAGAIN;
         }
 
@@ -128,6 +137,7 @@ internal sealed unsafe partial class GuestThread
             if (index < 0)
             {
                 runner.Abandon();
+                Process.Table.EndFork(arriving, null);
                 return index;
             }
 
@@ -155,7 +165,7 @@ internal sealed unsafe partial class GuestThread
         child.Add(thread);
         runner.Child = thread;
 
-        Process.Table.Add(child);
+        Process.Table.EndFork(arriving, child);
         if (child.StandIn is { } standIn)
             Process.Table.StandIns.Add(child, standIn);
         var id = child.Id;

@@ -1,4 +1,5 @@
 using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Signals;
 using Privy.Hypervisor.Syscalls;
 
 namespace Privy.Hypervisor.Processes;
@@ -27,6 +28,9 @@ internal static unsafe class NativeChild
             HostSignals.Settle();
             const int exited = 1, killed = 2, dumped = 3, stopped = 5, trapped = 4;
             var status = info[6];
+            // Of the terminal's own the parent must have heard before: shells go by that.
+            if (info[2] is killed or dumped or stopped && status is Signal.SIGINT or Signal.SIGQUIT or Signal.SIGTSTP && process.Group == process.Table.Main.Group)
+                HostSignals.Await(status, process.NativeSince);
             switch (info[2])
             {
                 case exited:
@@ -43,7 +47,7 @@ internal static unsafe class NativeChild
                     break;
                 default:
                     // Continued by the program itself, it has a stand-in that may stand still.
-                    process.StandIn?.Send(Signals.Signal.SIGCONT);
+                    process.StandIn?.Send(Signal.SIGCONT);
                     process.Table.Report(process, ChildState.Continued, 0xFFFF);
                     break;
             }

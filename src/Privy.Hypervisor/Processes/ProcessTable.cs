@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
@@ -12,6 +13,7 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
 {
     private readonly Dictionary<int, GuestProcess> _processes = [];
     private readonly ManualResetEventSlim _mainEnded = new();
+    private readonly List<List<SignalInfo>> _forks = [];
 
     /// <summary>Guards the tree of processes and their states.</summary>
     internal Lock Tree { get; } = new();
@@ -52,6 +54,37 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
     {
         lock (Tree)
             _processes[process.Id] = process;
+    }
+
+    /// <summary>
+    /// A fork begins: what the terminal sends to the process group from now on is the child's, too (kernel/fork.c, struct multiprocess_signals). Neither would hear of it otherwise: the
+    /// parent takes it after the fork, and the child is not there yet.
+    /// </summary>
+    /// <returns>What comes for the child; for <see cref="EndFork"/>.</returns>
+    internal List<SignalInfo> BeginFork(GuestProcess parent)
+    {
+        List<SignalInfo> signals = [];
+        lock (Tree)
+        {
+            if (parent.Group == Main.Group)
+                _forks.Add(signals);
+        }
+
+        return signals;
+    }
+
+    /// <summary>The fork has made a child, which is in the table from now on, or none.</summary>
+    internal void EndFork(List<SignalInfo> signals, GuestProcess? child)
+    {
+        lock (Tree)
+        {
+            _ = _forks.Remove(signals);
+            if (child is not null)
+                Add(child);
+        }
+
+        foreach (var info in child is null ? [] : signals)
+            _ = child!.Signals.Send(info);
     }
 
     internal GuestProcess? Find(int id)
@@ -237,6 +270,7 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
 
     private void BecomeNative(GuestProcess process, Func<long> successor)
     {
+        process.NativeSince = Stopwatch.GetTimestamp();
         var id = successor();
         ErrorOutput.CloseAllOthers();
         if (id > 0)
@@ -259,11 +293,23 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
     /// <summary>A signal from outside: for main, and one from the terminal for the children in its group as well.</summary>
     internal void Forward(SignalInfo info)
     {
-        _ = Main.Signals.Send(info);
-        if (info.Code != SignalInfo.SI_KERNEL)
-            return;
-        foreach (var child in SnapshotsOfGroup(Main.Group))
-            _ = child.Send(info);
+        GuestProcess[] processes;
+        // At one instant, or a child that main makes once it has taken the signal would get it, too; and to main first, which must not hear of a child's end by it before.
+        lock (Tree)
+        {
+            _ = Main.Signals.Send(info);
+            if (info.Code != SignalInfo.SI_KERNEL)
+                return;
+            foreach (var fork in _forks)
+                fork.Add(info);
+            processes = All();
+        }
+
+        foreach (var child in processes)
+        {
+            if (child != Main && child.Group == Main.Group && child is { HearsTerminal: false, State: not ChildState.Exited })
+                _ = child.Signals.Send(info);
+        }
     }
 
     /// <summary>Waits until main has ended and no forked child runs in this host process any more.</summary>

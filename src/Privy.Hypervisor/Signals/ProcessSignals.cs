@@ -196,6 +196,24 @@ public sealed class ProcessSignals
         }
     }
 
+    /// <summary>
+    /// A native process is about to take this one's place: has it have what is pending. Not what stops, which nobody would hear of before <see cref="BecomeNative"/>.
+    /// </summary>
+    /// <returns>What it has got, to be given back if it fails.</returns>
+    internal List<SignalInfo> HandTo(int id)
+    {
+        List<SignalInfo> handed = [];
+        lock (Gate)
+        {
+            while (Shared.TryTake(~SignalSet.Stopping, out SignalInfo info))
+            {
+                HostSyscall.RawQuick(HostCallNumber.Kill, (ulong)id, (ulong)info.Number);
+                handed.Add(info);
+            }
+        }
+        return handed;
+    }
+
     /// <summary>The process is a native one from now on: what is pending and what comes goes to that.</summary>
     public void BecomeNative(int id)
     {

@@ -4,8 +4,10 @@
 #include <poll.h>
 #include <setjmp.h>
 #include <sys/resource.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/time.h>
+#include <termios.h>
 #include <ucontext.h>
 
 static volatile int count, last_signal, last_code, last_value, depth, deepest;
@@ -1044,4 +1046,93 @@ CASE(settings_of_a_stopped_child)
         SYS(kill(pid, SIGCONT));
         expect_exit(pid, 0);
     }
+}
+
+static volatile int keys_wanted, keys_pressed;
+static volatile pid_t shell;
+
+static void like_a_shell(int s)
+{
+    count++;
+    /* In a child it is as if there had been no handler. */
+    if (getpid() != shell) {
+        signal(s, SIG_DFL);
+        raise(s);
+    }
+}
+
+static void child_was_left_out(int s)
+{
+    (void)s;
+    FAIL("the terminal's signal has not reached the child (round %d, %d keys, parent has %d)", keys_wanted, keys_pressed, count);
+}
+
+static void *presses_keys(void *terminal)
+{
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    for (int i = 1; keys_wanted >= 0; i++) {
+        while (keys_wanted >= 0 && keys_wanted < i)
+            __builtin_ia32_pause();
+        if (keys_wanted < 0)
+            break;
+        for (double end = now() + (double)(mix((uint64_t)i) % 1500) * 1e-6; now() < end;) {}
+        EQUAL(1, write((int)(long)terminal, "\3", 1));
+        keys_pressed = i;
+    }
+    return NULL;
+}
+
+/* Ctrl-C at any moment of a fork reaches parent and child, or the parent before it has a child; and the parent knows of it when it hears of the child's end. */
+CASE(interrupted_while_forking)
+{
+    if (getsid(0) != getpid() && setsid() == -1)
+        FAIL("run it so that it does not lead its process group");
+    int terminal = (int)SYS(posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+    SYS(grantpt(terminal));
+    SYS(unlockpt(terminal));
+    signal(SIGHUP, SIG_IGN);
+    int user = (int)SYS(open(ptsname(terminal), O_RDWR | O_CLOEXEC));
+    struct termios mode;
+    SYS(tcgetattr(user, &mode));
+    mode.c_lflag &= ~(tcflag_t)ECHO;
+    SYS(tcsetattr(user, TCSANOW, &mode));
+    EQUAL(getpgrp(), tcgetpgrp(user));
+
+    shell = getpid();
+    struct sigaction handled = { .sa_handler = like_a_shell, .sa_flags = SA_RESTART };
+    SYS(sigaction(SIGINT, &handled, NULL));
+    signal(SIGALRM, child_was_left_out);
+    pthread_t presser;
+    keys_wanted = keys_pressed = 0;
+    EQUAL(0, pthread_create(&presser, NULL, presses_keys, (void *)(long)terminal));
+    for (int i = 1; i <= 300; i++) {
+        count = 0;
+        alarm((unsigned)patience());
+        keys_wanted = i;
+        for (double end = now() + (double)(mix((uint64_t)i + 1000000) % 500) * 1e-6; now() < end;) {}
+        pid_t pid = (pid_t)SYS(fork());
+        if (pid == 0) {
+            if (count)
+                _exit(7);
+            for (;;)
+                pause();
+        }
+        int status;
+        EQUAL(pid, waitpid(pid, &status, 0));
+        if (WIFSIGNALED(status) ? WTERMSIG(status) != SIGINT : WEXITSTATUS(status) != 7)
+            FAIL("round %d: status %x", i, status);
+        if (count != 1)
+            FAIL("round %d: %d of 1 signals before the news of the child (%x)", i, count, status);
+    }
+    alarm(0);
+    keys_wanted = -1;
+    EQUAL(0, pthread_join(presser, NULL));
+    SYS(ioctl(user, TIOCNOTTY));
+    SYS(close(user));
+    SYS(close(terminal));
+    signal(SIGINT, SIG_DFL);
+    signal(SIGALRM, SIG_DFL);
+    signal(SIGHUP, SIG_DFL);
 }
