@@ -14,6 +14,7 @@ internal static unsafe class ErrorOutput
     private const long CloseRange = 436;
 
     private static readonly int s_descriptor = Open();
+    private static int[] s_kept = [s_descriptor];
 
     /// <summary>Opens it; on a thread of main, before any child exists.</summary>
     internal static void Initialize() => _ = s_descriptor;
@@ -26,16 +27,25 @@ internal static unsafe class ErrorOutput
             _ = HostSyscall.Raw(Write, (ulong)s_descriptor, (ulong)at, (ulong)bytes.Length);
     }
 
-    /// <summary>One more descriptor of the hypervisor that <see cref="CloseAllOthers"/> leaves: the news of a child's end travels by it.</summary>
-    internal static int AlsoKept { get; set; } = -1;
+    /// <summary>One more descriptor of the hypervisor that <see cref="CloseAllOthers"/> leaves: what the handler of a signal writes to, on whichever thread it runs.</summary>
+    internal static void AlsoKeep(int descriptor)
+    {
+        int[] kept = [.. s_kept, descriptor];
+        Array.Sort(kept);
+        s_kept = kept;
+    }
 
-    /// <summary>Closes all descriptors of the calling thread's table but this one and <see cref="AlsoKept"/>.</summary>
+    /// <summary>Closes all descriptors of the calling thread's table but this one and those of <see cref="AlsoKeep"/>.</summary>
     internal static void CloseAllOthers()
     {
-        var (first, second) = (Math.Min(s_descriptor, AlsoKept), Math.Max(s_descriptor, AlsoKept));
-        Close(0, first - 1L);
-        Close(first + 1L, second - 1L);
-        Close(second + 1L, uint.MaxValue);
+        var next = 0L;
+        foreach (var kept in s_kept)
+        {
+            Close(next, kept - 1L);
+            next = kept + 1L;
+        }
+
+        Close(next, uint.MaxValue);
     }
 
     private static void Close(long first, long last)

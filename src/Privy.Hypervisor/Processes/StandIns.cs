@@ -51,7 +51,8 @@ internal sealed unsafe class StandIns
     {
         const ulong closeOnExecNonBlocking = 0x80800;
         _event = Kvm.OwnDescriptors.Adopt((int)HostSyscall.Checked(HostSyscall.RawQuick(HostCallNumber.Eventfd2, 0, closeOnExecNonBlocking), "eventfd2", "EFD_CLOEXEC | EFD_NONBLOCK"));
-        ErrorOutput.AlsoKept = _event;
+        ErrorOutput.AlsoKeep(_event);
+        ErrorOutput.AlsoKeep(HostSignals.EventDescriptor);
         _maker = new StandInMaker();
         _news = new ChildNews(_event);
         new Thread(Watch, 256 * 1024) { IsBackground = true, Name = "privy-children" }.Start();
