@@ -172,13 +172,13 @@ public sealed class RealProgramTests
         var command = Launcher.Command("/bin/bash", ["-c", "tty >/dev/null && echo is a tty; stty size; trap 'echo interrupted; exit 5' INT; echo ready; sleep 20"]);
         var script = string.Join(' ', command.Select(a => $"'{a.Replace("'", "'\\''", StringComparison.Ordinal)}'"));
         // Several times, at different moments: the news that `sleep` died of the signal must not reach the shell before the shell's own signal does.
-        for (var attempt = 0; attempt < 12; attempt++)
+        for (var attempt = 0; attempt < 6; attempt++)
         {
             // exec: a shell of script(1) in between would die of the signal itself, and not every shell leaves out that process.
             using var run = new ProcessRun([Requirements.Require("script"), "-qefc", "exec " + script, "/dev/null"], folder, keepInputOpen: true);
             WaitFor(run, "ready");
             // bash itself may miss one that comes just before it starts `sleep`: its trap then waits for all of that, natively as well.
-            Thread.Sleep(50 + attempt * 15);
+            Thread.Sleep(50 + attempt * 30);
             run.Input.WriteByte(3);
             run.Input.Flush();
             var result = run.Wait(TimeSpan.FromSeconds(30));
