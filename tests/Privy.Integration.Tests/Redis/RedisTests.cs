@@ -296,7 +296,8 @@ public sealed partial class RedisTests(ITestOutputHelper output)
     [InlineData(true)]
     public void Crash_report(bool underPrivy)
     {
-        using var server = new RedisServer(underPrivy);
+        // jemalloc's thread, which the report does not end, would go on in the memory that the test turns over: it then dies in it now and then, natively as well.
+        using var server = new RedisServer(underPrivy, ["--jemalloc-bg-thread", "no"]);
         using (var client = server.Connect())
         {
             client.Must("DEBUG", "POPULATE", "100000");
@@ -305,7 +306,7 @@ public sealed partial class RedisTests(ITestOutputHelper output)
             var result = server.WaitForExit();
             Assert.Equal(139, result.ExitCode);
             foreach (var part in (string[])["crashed by signal: 11", "FAST MEMORY TEST", "Fast memory test PASSED", "DUMPING CODE AROUND EIP", "REDIS BUG REPORT END"])
-                Assert.Contains(part, result.Text, StringComparison.Ordinal);
+                Assert.True(result.Text.Contains(part, StringComparison.Ordinal), $"no '{part}' in: {result}");
         }
     }
 
