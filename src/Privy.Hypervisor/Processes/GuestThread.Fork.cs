@@ -104,13 +104,10 @@ internal sealed unsafe partial class GuestThread
         var sharesMemory = (flags & CloneFlags.Memory) != 0;
         var vfork = (flags & CloneFlags.Vfork) != 0;
         var fromMain = Process == Process.Table.Main;
-        var arriving = Process.Table.BeginFork(Process);
+        using var fork = Process.Table.BeginFork(Process);
         // Taken before, so that the child has what the handler leaves.
         if (ThreadSignals.HasDeliverable)
-        {
-            Process.Table.EndFork(arriving, null);
             return -Errno.ERESTARTNOINTR;
-        }
 
         ChildRunner runner;
         try
@@ -119,7 +116,6 @@ internal sealed unsafe partial class GuestThread
         }
         catch (Exception e) when (e is KvmException or OutOfMemoryException)
         {
-            Process.Table.EndFork(arriving, null);
             return -Errno.EAGAIN;
         }
 
@@ -137,7 +133,6 @@ internal sealed unsafe partial class GuestThread
             if (index < 0)
             {
                 runner.Abandon();
-                Process.Table.EndFork(arriving, null);
                 return index;
             }
 
@@ -165,7 +160,7 @@ internal sealed unsafe partial class GuestThread
         child.Add(thread);
         runner.Child = thread;
 
-        Process.Table.EndFork(arriving, child);
+        fork.Complete(child);
         if (child.StandIn is { } standIn)
             Process.Table.StandIns.Add(child, standIn);
         var id = child.Id;

@@ -13,7 +13,7 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
 {
     private readonly Dictionary<int, GuestProcess> _processes = [];
     private readonly ManualResetEventSlim _mainEnded = new();
-    private readonly List<List<SignalInfo>> _forks = [];
+    private readonly List<ForkInProgress> _forks = [];
 
     /// <summary>Guards the tree of processes and their states.</summary>
     internal Lock Tree { get; } = new();
@@ -60,31 +60,16 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
     /// A fork begins: what the terminal sends to the process group from now on is the child's, too (kernel/fork.c, struct multiprocess_signals). Neither would hear of it otherwise: the
     /// parent takes it after the fork, and the child is not there yet.
     /// </summary>
-    /// <returns>What comes for the child; for <see cref="EndFork"/>.</returns>
-    internal List<SignalInfo> BeginFork(GuestProcess parent)
+    internal ForkInProgress BeginFork(GuestProcess parent)
     {
-        List<SignalInfo> signals = [];
+        var fork = new ForkInProgress(this);
         lock (Tree)
         {
             if (parent.Group == Main.Group)
-                _forks.Add(signals);
+                _forks.Add(fork);
         }
 
-        return signals;
-    }
-
-    /// <summary>The fork has made a child, which is in the table from now on, or none.</summary>
-    internal void EndFork(List<SignalInfo> signals, GuestProcess? child)
-    {
-        lock (Tree)
-        {
-            _ = _forks.Remove(signals);
-            if (child is not null)
-                Add(child);
-        }
-
-        foreach (var info in child is null ? [] : signals)
-            _ = child!.Signals.Send(info);
+        return fork;
     }
 
     internal GuestProcess? Find(int id)
@@ -301,7 +286,7 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
             if (info.Code != SignalInfo.SI_KERNEL)
                 return;
             foreach (var fork in _forks)
-                fork.Add(info);
+                fork.Signals.Add(info);
             processes = All();
         }
 
@@ -322,6 +307,32 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
             if (!closed)
                 ProgramDescriptors.CloseAll();
             closed = true;
+        }
+    }
+
+    /// <summary>A fork that has begun; it ends with a child, or without one when this is disposed of.</summary>
+    internal sealed class ForkInProgress(ProcessTable table) : IDisposable
+    {
+        /// <summary>What has come for the child.</summary>
+        internal List<SignalInfo> Signals { get; } = [];
+
+        /// <summary>The child is in the table from now on.</summary>
+        internal void Complete(GuestProcess child)
+        {
+            lock (table.Tree)
+            {
+                _ = table._forks.Remove(this);
+                table.Add(child);
+            }
+
+            foreach (var info in Signals)
+                _ = child.Signals.Send(info);
+        }
+
+        public void Dispose()
+        {
+            lock (table.Tree)
+                _ = table._forks.Remove(this);
         }
     }
 }

@@ -202,16 +202,8 @@ public sealed class ProcessSignals
     /// <returns>What it has got, to be given back if it fails.</returns>
     internal List<SignalInfo> HandTo(int id)
     {
-        List<SignalInfo> handed = [];
         lock (Gate)
-        {
-            while (Shared.TryTake(~SignalSet.Stopping, out SignalInfo info))
-            {
-                HostSyscall.RawQuick(HostCallNumber.Kill, (ulong)id, (ulong)info.Number);
-                handed.Add(info);
-            }
-        }
-        return handed;
+            return Deliver(id, ~SignalSet.Stopping);
     }
 
     /// <summary>The process is a native one from now on: what is pending and what comes goes to that.</summary>
@@ -220,9 +212,19 @@ public sealed class ProcessSignals
         lock (Gate)
         {
             _native = id;
-            while (Shared.TryTake(~default(SignalSet), out SignalInfo info))
-                HostSyscall.RawQuick(HostCallNumber.Kill, (ulong)id, (ulong)info.Number);
+            _ = Deliver(id, ~default(SignalSet));
         }
+    }
+
+    private List<SignalInfo> Deliver(int native, SignalSet signals)
+    {
+        List<SignalInfo> delivered = [];
+        while (Shared.TryTake(signals, out SignalInfo info))
+        {
+            HostSyscall.RawQuick(HostCallNumber.Kill, (ulong)native, (ulong)info.Number);
+            delivered.Add(info);
+        }
+        return delivered;
     }
 
     internal int Send(in SignalInfo info, ThreadSignals? target, PosixTimer? timer)
