@@ -2,7 +2,7 @@ using Iced.Intel;
 using Privy.Hypervisor.Boot;
 
 // What the hypervisor's loader can link; everything else must be in the object.
-string[] imports = ["privy_doorbell_host", "privy_copy_page", "privy_zero_page", "privy_pause", "privy_try_copy_page", "privy_timestamp"];
+string[] imports = ["privy_doorbell_host", "privy_copy_page", "privy_zero_page", "privy_pause", "privy_try_copy", "privy_timestamp", "privy_fs_base", "privy_gs_base"];
 
 // The library's resident code calls nothing outside of itself, and runs on threads whose registers the system saves.
 bool resident = args.Length == 2 && args[1] == "--no-imports";

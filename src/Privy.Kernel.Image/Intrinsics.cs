@@ -16,11 +16,21 @@ internal static unsafe class Intrinsics
     [MethodImpl(MethodImplOptions.InternalCall)]
     internal static extern void CopyPage(void* destination, void* source);
 
-    [RuntimeImport("*", "privy_try_copy_page")]
+    [RuntimeImport("*", "privy_try_copy")]
     [MethodImpl(MethodImplOptions.InternalCall)]
-    private static extern ulong TryCopyPageCore(void* destination, void* source);
+    private static extern ulong TryCopyCore(void* destination, void* source, ulong words);
 
-    internal static bool TryCopyPage(void* destination, void* source) => TryCopyPageCore(destination, source) != 0;
+    internal static bool TryCopy(void* destination, void* source, ulong words) => TryCopyCore(destination, source, words) != 0;
+
+    internal static bool TryCopyPage(void* destination, void* source) => TryCopy(destination, source, Layout.PageSize / sizeof(ulong));
+
+    [RuntimeImport("*", "privy_fs_base")]
+    [MethodImpl(MethodImplOptions.InternalCall)]
+    internal static extern ulong FsBase();
+
+    [RuntimeImport("*", "privy_gs_base")]
+    [MethodImpl(MethodImplOptions.InternalCall)]
+    internal static extern ulong GsBase();
 
     [RuntimeImport("*", "privy_zero_page")]
     [MethodImpl(MethodImplOptions.InternalCall)]

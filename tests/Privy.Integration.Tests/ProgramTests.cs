@@ -104,6 +104,10 @@ public sealed class ProgramTests
     public void Faults(string name) => TestPrograms.Run("faults", name);
 
     [PrivyTheory(Needs.Compiler)]
+    [MemberData(nameof(Cases), "operands")]
+    public void Faults_of_all_kinds_of_instructions(string name) => TestPrograms.Run("operands", name);
+
+    [PrivyTheory(Needs.Compiler)]
     [MemberData(nameof(Cases), "memory")]
     public void Memory(string name) => TestPrograms.Run("memory", name);
 

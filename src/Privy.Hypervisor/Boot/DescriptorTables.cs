@@ -25,6 +25,7 @@ internal static unsafe class DescriptorTables
         gdt[(Selectors.TaskState >> 3) + 1] = tss >> 32;
 
         *(ulong*)(tss + 4) = area + VcpuLayout.Rsp0Top;
+        *(ulong*)(tss + 36) = area + VcpuLayout.FaultStackTop; // IST1
         *(ushort*)(tss + 102) = TssLimit + 1; // no I/O permission bitmap: every port faults
 
         for (var vector = 0; vector < stubs.Vectors.Length; vector++)
@@ -33,12 +34,33 @@ internal static unsafe class DescriptorTables
             SetGate(area, vector, stubs.Vectors[vector], fromProgram: vector is 3 or 4);
         }
 
+        var shared = (VcpuArea*)area;
+        shared->FaultGate = (ulong*)(area + VcpuLayout.Idt) + (2 * VcpuStubs.PageFaultVector);
+        shared->GateThroughRing0 = FaultGate(stubs.Vectors[VcpuStubs.PageFaultVector], Selectors.KernelCode);
+        shared->GateDirect = 0;
+        *shared->FaultGate = shared->GateThroughRing0;
+
         var frame = (ulong*)(area + VcpuLayout.HandlerFrame);
         frame[0] = stubs.FaultHandler;
         frame[1] = Selectors.UserCode;
         frame[2] = 2;
         frame[3] = area + VcpuLayout.StackTop;
         frame[4] = Selectors.UserData;
+    }
+
+    /// <summary>Leads page faults of a vCPU straight to ring 3, which cannot read CR2: a guess replaces it (<see cref="FaultAddress"/>).</summary>
+    internal static void UseDirectFaults(ulong area, VcpuStubs stubs)
+    {
+        var shared = (VcpuArea*)area;
+        shared->GateDirect = FaultGate(stubs.FaultDirect, Selectors.UserCode);
+        *shared->FaultGate = shared->GateDirect;
+    }
+
+    /// <summary>The word of the IDT in which the ways of a page fault differ: all handlers of a vCPU lie in one page.</summary>
+    private static ulong FaultGate(ulong target, ushort code)
+    {
+        const ulong gate = 0x8E00_0000_0000, ist1 = 1UL << 32;
+        return (target & 0xFFFF) | ((ulong)code << 16) | ist1 | gate | ((target >> 16 & 0xFFFF) << 48);
     }
 
     /// <summary>Leads a vector of a vCPU to a handler in ring 0.</summary>

@@ -42,6 +42,7 @@ public sealed unsafe class Machine : IDisposable
     private VcpuStubs? _stubs;
     private int _vcpuCount;
     private bool _syscallProbed;
+    private bool _directFaults;
 
     private Machine(VirtualMachine vm, CpuidEntry[] cpuid, ulong xcr0, GuestPhysicalMap map)
     {
@@ -227,6 +228,19 @@ public sealed unsafe class Machine : IDisposable
         _syscallProbed = true;
         State->AheadGrowth = SyscallEntersRing0 ? AheadGrowthHardware : AheadGrowthParavirtual;
         State->RateDense = SyscallEntersRing0 ? DenseHardware : DenseParavirtual;
+        if (!SyscallEntersRing0)
+            UseDirectFaults();
+    }
+
+    /// <summary>Leads all vCPUs' page faults past ring 0: each of its instructions is emulated here, and the way in and out of it, too.</summary>
+    internal void UseDirectFaults()
+    {
+        lock (_lock)
+        {
+            _directFaults = true;
+            for (var i = 0; i < _vcpuCount; i++)
+                DescriptorTables.UseDirectFaults((ulong)_vcpus[i]!.Area, _vcpus[i]!.Stubs);
+        }
     }
 
     /// <summary>Adds up the exits of all vCPUs.</summary>
@@ -238,17 +252,18 @@ public sealed unsafe class Machine : IDisposable
         return sum;
     }
 
-    /// <summary>Page faults and copies counted by the kernel on all vCPUs.</summary>
-    internal (ulong Faults, ulong Copies) TotalFaults()
+    /// <summary>Page faults, those of them that came again by ring 0 for their address, and copies, counted by the kernel on all vCPUs.</summary>
+    internal (ulong Faults, ulong Asked, ulong Copies) TotalFaults()
     {
-        ulong faults = 0, copies = 0;
+        ulong faults = 0, asked = 0, copies = 0;
         for (var i = 0; i < _vcpuCount; i++)
         {
             faults += _vcpus[i]!.Area->Faults;
+            asked += _vcpus[i]!.Area->FaultsAsked;
             copies += _vcpus[i]!.Area->PcowCopies;
         }
 
-        return (faults, copies);
+        return (faults, asked, copies);
     }
 
     /// <summary>vCPUs that are not idle.</summary>
@@ -354,6 +369,7 @@ public sealed unsafe class Machine : IDisposable
         state->PoolReady = Layout.PoolPhysical;
         state->PoolEnd = FaultInjection.Frames == 0 ? Map.PoolEnd : Layout.PoolPhysical + (FaultInjection.Frames * Layout.PageSize);
         state->Epoch = 1;
+        state->SegmentBases = HasFsGsBase ? 1 : 0;
         state->AheadGrowth = AheadGrowthParavirtual;
         state->AheadMost = AheadMost;
         state->AheadDense = AheadDense;
@@ -437,7 +453,10 @@ public sealed unsafe class Machine : IDisposable
         shared->Kernel = State;
         shared->Index = index;
         shared->CopyRip = stubs.Syscall.Copy;
-        shared->Trap = (TrapFrame*)(area + VcpuLayout.Rsp0Top - (ulong)sizeof(TrapFrame));
+        shared->Trap = (TrapFrame*)VcpuLayout.TrapOf(area);
+        shared->Registers = (ulong*)(area + VcpuLayout.StackTop) - 16;
+        if (_directFaults)
+            DescriptorTables.UseDirectFaults(area, stubs);
 
         var cpu = _vm.CreateVcpu(index);
         var cpuid = (CpuidEntry[])_cpuid.Clone();

@@ -16,14 +16,22 @@ internal static class VcpuLayout
     /// <summary>Top of the stack that the processor switches to on an exception from CPL 3 (TSS.RSP0).</summary>
     internal const ulong Rsp0Top = 0x5000;
 
+    /// <summary>
+    /// Top of the stack of page faults (TSS.IST1), whichever ring they go to. One of its own, since the direct way comes from ring 3 to ring 3, where the processor would go on with the program's.
+    /// </summary>
+    internal const ulong FaultStackTop = 0x4800;
+
     /// <summary>The constant IRETQ frame by which the ring 0 page-fault stub enters the CPL 3 handler.</summary>
     internal const ulong HandlerFrame = 0x5000;
 
     /// <summary>The IRETQ frame by which the host makes ring 0 return to the program.</summary>
     internal const ulong ReturnFrame = 0x5100;
 
-    /// <summary>Top of the kernel's CPL 3 stack.</summary>
+    /// <summary>Top of the kernel's CPL 3 stack; the page-fault stub puts the program's 16 registers there first.</summary>
     internal const ulong StackTop = Layout.VcpuStride;
+
+    /// <summary>Where a vCPU's <see cref="TrapFrame"/> is.</summary>
+    internal static unsafe ulong TrapOf(ulong area) => area + FaultStackTop - (ulong)sizeof(TrapFrame);
 
     internal static ulong AreaOf(int index) => Layout.KernelBase + Layout.VcpuOffset + ((ulong)index * Layout.VcpuStride);
 }

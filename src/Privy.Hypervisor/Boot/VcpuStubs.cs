@@ -17,7 +17,7 @@ namespace Privy.Hypervisor.Boot;
 internal sealed class VcpuStubs
 {
     private const int ExceptionVectors = 32;
-    private const int PageFaultVector = 14;
+    internal const int PageFaultVector = 14;
 
     private ulong _area;
 
@@ -40,6 +40,9 @@ internal sealed class VcpuStubs
 
     /// <summary>CPL 3 page-fault handler.</summary>
     internal ulong FaultHandler { get; private init; }
+
+    /// <summary>Where page faults arrive that do not pass through ring 0.</summary>
+    internal ulong FaultDirect { get; private init; }
 
     /// <summary>
     /// The last look at <see cref="VcpuArea.ExitRequest"/> before the program continues. From here to <see cref="FaultReturn"/>
@@ -78,6 +81,7 @@ internal sealed class VcpuStubs
             Syscall = Syscall.MovedBy(distance),
             InterruptReturn = InterruptReturn + distance,
             FaultHandler = FaultHandler + distance,
+            FaultDirect = FaultDirect + distance,
             FaultCheck = FaultCheck + distance,
             FaultReturn = FaultReturn + distance,
             Call = Call + distance,
@@ -90,12 +94,16 @@ internal sealed class VcpuStubs
         var asm = new Assembler(64);
         var interruptReturn = asm.CreateLabel("interrupt_return");
         var faultEntry = asm.CreateLabel("fault_entry");
+        var faultDirect = asm.CreateLabel("fault_direct");
         var faultHandler = asm.CreateLabel("fault_handler");
         var faultCheck = asm.CreateLabel("fault_check");
         var faultReturn = asm.CreateLabel("fault_return");
         var faultExit = asm.CreateLabel("fault_exit");
         var call = asm.CreateLabel("call");
-        var trap = area + VcpuLayout.Rsp0Top - (ulong)sizeof(TrapFrame);
+        var trap = VcpuLayout.TrapOf(area);
+
+        void PushTrap(string field) =>
+            asm.AddInstruction(Instruction.Create(Iced.Intel.Code.Push_rm64, new MemoryOperand(Register.RIP, (long)(trap + FieldOffset<TrapFrame>(field)), 8)));
 
         var syscall = SyscallStub.Assemble(asm, area, () => Doorbell(asm, Layout.DoorbellSyscall));
 
@@ -110,27 +118,30 @@ internal sealed class VcpuStubs
         asm.mov(rsp, area + VcpuLayout.HandlerFrame);
         asm.iretq();
 
+        // The other way is a gate that leads to ring 3 at once (Intel SDM vol. 3, 6.12.1: to the same privilege level), with a stack of its own by IST. CR2 cannot be read here.
+        asm.Label(ref faultDirect);
+        asm.push(rax);
+        asm.mov(rax, TrapFrame.Unknown);
+        asm.push(rax);
+        // Relative to rip: the end of this area is the start of the next, and so no constant that can be moved (MovedTo).
+        asm.AddInstruction(Instruction.Create(Iced.Intel.Code.Lea_r64_m, Register.RSP, new MemoryOperand(Register.RIP, (long)(area + VcpuLayout.StackTop), 8)));
+
+        // The program's registers, in the order of their numbers: the kernel may have to guess the address from them (VcpuArea.Registers).
         asm.Label(ref faultHandler);
-        asm.push(rcx);
+        foreach (var register in (ReadOnlySpan<AssemblerRegister64>)[r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp])
+            asm.push(register);
+        PushTrap(nameof(TrapFrame.Rsp));
+        asm.push(rbx);
         asm.push(rdx);
-        asm.push(rsi);
-        asm.push(rdi);
-        asm.push(r8);
-        asm.push(r9);
-        asm.push(r10);
-        asm.push(r11);
+        asm.push(rcx);
+        PushTrap(nameof(TrapFrame.Rax));
         asm.cld();
         asm.mov(rdi, area);
         asm.mov(rax, pageFaultFunction);
         asm.call(rax);
-        asm.pop(r11);
-        asm.pop(r10);
-        asm.pop(r9);
-        asm.pop(r8);
-        asm.pop(rdi);
-        asm.pop(rsi);
-        asm.pop(rdx);
-        asm.pop(rcx);
+        // What a C# function may have changed.
+        foreach (var (register, number) in (ReadOnlySpan<(AssemblerRegister64, int)>)[(rcx, 1), (rdx, 2), (rsi, 6), (rdi, 7), (r8, 8), (r9, 9), (r10, 10), (r11, 11)])
+            asm.mov(register, __[rsp + (number * sizeof(ulong))]);
         asm.mov(rsp, trap + FieldOffset<TrapFrame>(nameof(TrapFrame.Rax)));
         asm.mov(rax, __[rsp]);
         asm.lea(rsp, __[rsp + 16]); // past rax and the error code: the hardware's frame
@@ -173,6 +184,7 @@ internal sealed class VcpuStubs
             Syscall = syscall(result),
             InterruptReturn = result.GetLabelRIP(interruptReturn),
             FaultHandler = result.GetLabelRIP(faultHandler),
+            FaultDirect = result.GetLabelRIP(faultDirect),
             FaultCheck = result.GetLabelRIP(faultCheck),
             FaultReturn = result.GetLabelRIP(faultReturn),
             Call = result.GetLabelRIP(call),
@@ -197,7 +209,7 @@ internal static class KernelImports
     internal static (byte[] Code, Dictionary<string, ulong> Symbols) Assemble(ulong address)
     {
         var asm = new Assembler(64);
-        var names = new[] { "privy_doorbell_host", "privy_copy_page", "privy_zero_page", "privy_pause", "privy_try_copy_page", TryCopy, TryCopyFailed, "privy_timestamp" };
+        var names = new[] { "privy_doorbell_host", "privy_copy_page", "privy_zero_page", "privy_pause", "privy_try_copy", TryCopy, TryCopyFailed, "privy_timestamp", "privy_fs_base", "privy_gs_base" };
         var labels = names.Select(name => asm.CreateLabel(name)).ToArray();
 
         asm.Label(ref labels[0]);
@@ -222,7 +234,7 @@ internal static class KernelImports
 
         // Its result is 1, or 0 when the host found KVM_RUN to fail at the copy (Vcpu.SkipFailedCopy).
         asm.Label(ref labels[4]);
-        asm.mov(ecx, 512);
+        asm.mov(rcx, rdx);
         asm.Label(ref labels[5]);
         asm.rep.movsq();
         asm.mov(eax, 1);
@@ -235,6 +247,14 @@ internal static class KernelImports
         asm.rdtsc();
         asm.shl(rdx, 32);
         asm.or(rax, rdx);
+        asm.ret();
+
+        asm.Label(ref labels[8]);
+        asm.rdfsbase(rax);
+        asm.ret();
+
+        asm.Label(ref labels[9]);
+        asm.rdgsbase(rax);
         asm.ret();
 
         using var stream = new MemoryStream();

@@ -11,7 +11,7 @@ internal static unsafe class StatisticsReport
         var machine = table.Machine;
         var state = machine.State;
         var exits = machine.TotalExits();
-        var (faults, copies) = machine.TotalFaults();
+        var (faults, asked, copies) = machine.TotalFaults();
         var (count, median, max) = table.Snapshots.Summarise();
         Line("system calls by an exit", exits.Syscalls);
         var (completed, declined, takenBack) = table.Poller.Totals;
@@ -27,6 +27,7 @@ internal static unsafe class StatisticsReport
         Line("kicks", exits.Kicks);
         Line("root loads", exits.RootLoads);
         Line("page faults", (long)faults);
+        Line("page faults whose address ring 0 told", (long)asked);
         Line("pages copied on write", (long)copies);
         Line("pages copied ahead of a write", (long)state->CopiedAhead);
         Line("pages copied for a reader", (long)state->CopiedForReaders);

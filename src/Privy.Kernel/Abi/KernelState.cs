@@ -224,6 +224,9 @@ public unsafe struct KernelState
     /// <summary>Virtual address of vCPU area 0.</summary>
     public ulong VcpuAreas;
 
+    /// <summary>1 where the bases of FS and GS can be read in ring 3 (RDFSBASE).</summary>
+    public int SegmentBases;
+
     /// <summary>Main's vCPU that froze the world, counters for diagnosis.</summary>
     public ulong Shootdowns;
 

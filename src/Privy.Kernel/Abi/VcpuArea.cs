@@ -2,11 +2,14 @@ using System.Runtime.InteropServices;
 
 namespace Privy.Kernel;
 
-/// <summary>What the ring 0 page-fault stub leaves on the RSP0 stack; the hardware's part begins at <see cref="Error"/>.</summary>
+/// <summary>What a page fault and its stub leave on the fault stack; the hardware's part begins at <see cref="Error"/>.</summary>
 [StructLayout(LayoutKind.Sequential)]
 public struct TrapFrame
 {
-    /// <summary>Faulting address (CR2).</summary>
+    /// <summary>Value of <see cref="Cr2"/> after a fault that came to ring 3 directly, where CR2 cannot be read. No address is like that.</summary>
+    public const ulong Unknown = 1UL << 63;
+
+    /// <summary>Faulting address (CR2), or <see cref="Unknown"/>.</summary>
     public ulong Cr2;
 
     /// <summary>The program's rax.</summary>
@@ -65,8 +68,38 @@ public unsafe struct VcpuArea
     /// <summary>Page-fault error code of it.</summary>
     public ulong FaultError;
 
-    /// <summary>The trap frame on this vCPU's RSP0 stack.</summary>
+    /// <summary>The trap frame on this vCPU's fault stack.</summary>
     public TrapFrame* Trap;
+
+    /// <summary>The program's general registers at its last page fault, in the order of their numbers in instructions; on the kernel's stack.</summary>
+    public ulong* Registers;
+
+    /// <summary>The word of the IDT that leads page faults to their handler.</summary>
+    public ulong* FaultGate;
+
+    /// <summary>Its value for the way through ring 0, which reads CR2.</summary>
+    public ulong GateThroughRing0;
+
+    /// <summary>Its value for the way straight to ring 3; 0: not to be used.</summary>
+    public ulong GateDirect;
+
+    /// <summary>The kernel's own: the bytes of the instruction that faulted.</summary>
+    public ulong Code0;
+
+    /// <summary>The kernel's own: the bytes after them.</summary>
+    public ulong Code1;
+
+    /// <summary>The kernel's own: rip of the last fault whose address was guessed; 0: none.</summary>
+    public ulong GuessRip;
+
+    /// <summary>The kernel's own: the guess.</summary>
+    public ulong GuessAddress;
+
+    /// <summary>The kernel's own: the error code of that fault.</summary>
+    public ulong GuessError;
+
+    /// <summary>Page faults whose address had to be asked of ring 0.</summary>
+    public ulong FaultsAsked;
 
     /// <summary>Request to the host: a <see cref="HostRequest"/>.</summary>
     public ulong Request;

@@ -16,14 +16,17 @@ internal static unsafe class PageFaultHandler
         KernelState* k = v->Kernel;
         TrapFrame* trap = v->Trap;
         ulong address = trap->Cr2;
+        bool guess = address == TrapFrame.Unknown;
         v->Faults++;
         v->NoReadyFrames = 0;
+        if (!guess)
+            FaultAddress.Told(v);
         // A program that has jumped to where nothing can be executed is not the kernel.
-        bool strayed = (trap->Error & ErrorFetch) != 0 && trap->Rip == address;
+        bool strayed = (trap->Error & ErrorFetch) != 0 && (guess || trap->Rip == address);
         if (trap->Rip >= k->KernelBase && trap->Rip < k->TableEnd && trap->Rip != v->CopyRip && !strayed)
             HostCall.Panic(v, PanicCode.KernelFault, address);
         // In the upper half there are no tables of ours: paravirtual KVM reports what it has there.
-        if ((trap->Error & ErrorReserved) != 0 && address >> 47 == 0)
+        if ((trap->Error & ErrorReserved) != 0 && !guess && address >> 47 == 0)
             HostCall.Panic(v, PanicCode.ReservedBit, address);
 
         bool write = (trap->Error & ErrorWrite) != 0;
@@ -33,6 +36,12 @@ internal static unsafe class PageFaultHandler
         {
             KernelLock.Enter(k, v);
             Tables.FreeRetired(k, v);
+            if (address == TrapFrame.Unknown && !FaultAddress.Guess(k, v, write, fetch, out address))
+            {
+                KernelLock.Exit(k);
+                FaultAddress.Ask(v);
+                return 0;
+            }
             outcome = Resolve(k, v, v->Space, address, write, fetch, self: false, around: CopyAround.Adaptive);
             KernelLock.Exit(k);
             if (outcome == Outcome.Done)
@@ -45,6 +54,12 @@ internal static unsafe class PageFaultHandler
             outcome = Retry.Help(v, outcome);
             if (outcome != Outcome.Done)
                 break;
+        }
+        if (guess)
+        {
+            // The program is told the address, and only of a fault that there was.
+            FaultAddress.Ask(v);
+            return 0;
         }
         v->FaultCode = outcome switch
         {

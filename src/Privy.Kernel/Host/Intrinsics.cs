@@ -16,18 +16,31 @@ public static unsafe class Intrinsics
         DoorbellHook(v);
     }
 
+    /// <summary>Base of the program's FS segment.</summary>
+    internal static ulong FsBase() => SegmentBases.Fs;
+
+    /// <summary>Base of its GS segment.</summary>
+    internal static ulong GsBase() => SegmentBases.Gs;
+
+    /// <summary>Stands for the bases of FS and GS. Tests set it.</summary>
+    [ThreadStatic]
+    internal static (ulong Fs, ulong Gs) SegmentBases;
+
     internal static void CopyPage(void* destination, void* source) =>
         Buffer.MemoryCopy(source, destination, 4096, 4096);
 
     /// <summary>
-    /// Copies a page of the program. False: the host has nothing behind <paramref name="source"/>, a file that was cut short under its mapping;
+    /// Copies 8-byte words of the program's memory. False: the host has nothing behind <paramref name="source"/>, a file that was cut short under its mapping;
     /// the destination then holds anything.
     /// </summary>
-    internal static bool TryCopyPage(void* destination, void* source)
+    internal static bool TryCopy(void* destination, void* source, ulong words)
     {
-        CopyPage(destination, source);
+        Buffer.MemoryCopy(source, destination, words * sizeof(ulong), words * sizeof(ulong));
         return true;
     }
+
+    /// <summary>A whole page of it.</summary>
+    internal static bool TryCopyPage(void* destination, void* source) => TryCopy(destination, source, Layout.PageSize / sizeof(ulong));
 
     internal static void ZeroPage(void* destination) => new Span<byte>(destination, 4096).Clear();
 

@@ -14,7 +14,9 @@ public sealed class KernelImageTests
         ["privy_zero_page"] = 0x0800_0000_1080,
         ["privy_pause"] = 0x0800_0000_10c0,
         ["privy_timestamp"] = 0x0800_0000_10e0,
-        ["privy_try_copy_page"] = 0x0800_0000_1100,
+        ["privy_try_copy"] = 0x0800_0000_1100,
+        ["privy_fs_base"] = 0x0800_0000_1140,
+        ["privy_gs_base"] = 0x0800_0000_1160,
     };
 
     [Theory]

@@ -30,8 +30,11 @@ internal sealed unsafe class ImageCode : KernelCode
             ["privy_copy_page"] = Stub(memory, 64, [0xB9, 0, 2, 0, 0, 0xF3, 0x48, 0xA5, 0xC3]),
             // xor eax, eax; mov ecx, 512; rep stosq; ret
             ["privy_zero_page"] = Stub(memory, 128, [0x31, 0xC0, 0xB9, 0, 2, 0, 0, 0xF3, 0x48, 0xAB, 0xC3]),
-            // mov ecx, 512; rep movsq; mov eax, 1; ret
-            ["privy_try_copy_page"] = Stub(memory, 256, [0xB9, 0, 2, 0, 0, 0xF3, 0x48, 0xA5, 0xB8, 1, 0, 0, 0, 0xC3]),
+            // mov rcx, rdx; rep movsq; mov eax, 1; ret
+            ["privy_try_copy"] = Stub(memory, 256, [0x48, 0x89, 0xD1, 0xF3, 0x48, 0xA5, 0xB8, 1, 0, 0, 0, 0xC3]),
+            // ud2: no fault of the simulation leaves its address to be guessed.
+            ["privy_fs_base"] = Stub(memory, 288, [0x0F, 0x0B]),
+            ["privy_gs_base"] = Stub(memory, 288, [0x0F, 0x0B]),
             // pause; ret
             ["privy_pause"] = Stub(memory, 192, [0xF3, 0x90, 0xC3]),
             // rdtsc; shl rdx, 32; or rax, rdx; ret
