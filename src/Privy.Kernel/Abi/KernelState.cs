@@ -315,7 +315,7 @@ public unsafe struct KernelState
     /// <summary>How many more pages each fault under a page table copies ahead than the one before. Written by the host.</summary>
     public int AheadGrowth;
 
-    /// <summary>Pages that one fault copies ahead, at most, where the vCPU's faults are dense. Written by the host.</summary>
+    /// <summary>Pages that one fault copies ahead, at least, where the vCPU's faults are dense, until there were many since the last snapshot (then <see cref="AheadMost"/>). Written by the host.</summary>
     public int AheadDense;
 
     /// <summary>Faults of a vCPU within <see cref="RateWindow"/> that count as dense; 0: none do. Written by the host.</summary>

@@ -143,6 +143,12 @@ public unsafe struct VcpuArea
     /// <summary>The kernel's own: copy-on-write faults in the window right before it.</summary>
     public int RateBefore;
 
+    /// <summary>The kernel's own: the epoch that <see cref="RateSinceSnapshot"/> is about.</summary>
+    public ulong RateEpoch;
+
+    /// <summary>The kernel's own: copy-on-write faults in this epoch.</summary>
+    public int RateSinceSnapshot;
+
     /// <summary>The kernel's own: 1 when the host has no more memory ready for copies ahead, until the next fault.</summary>
     public int NoReadyFrames;
 

@@ -6,7 +6,7 @@ namespace Privy.Kernel;
 /// <remarks>
 /// How many follows from what the faults have shown. A page table's first fault copies few pages more, each further one more of them,
 /// so that the work done ahead never exceeds what the faults of that table have cost; a fault where the last copies ended doubles their number.
-/// A vCPU that does little but fault (<see cref="FaultRate"/>) copies the most at once: it will write there soon, and each fault spared is time for its work.
+/// A vCPU that does little but fault (<see cref="FaultRate"/>) copies many at once, and the most once it has done so for a while: it will write there soon, and each fault spared is time for its work.
 /// When all pages of a table are copied, main gets its 2 MB entry back.
 /// </remarks>
 internal static unsafe class CopyAround
@@ -77,10 +77,13 @@ internal static unsafe class CopyAround
     private static int Window(KernelState* k, VcpuArea* v, ulong address, ulong table)
     {
         int wanted = Tables.CountFault(k, table) * k->AheadGrowth;
-        if (FaultRate.Count(k, v))
-            return k->AheadDense;
         if (address == v->AroundEnd && wanted < v->AroundCount * 2)
             wanted = v->AroundCount * 2;
+        if (FaultRate.Count(k, v))
+        {
+            int dense = FaultRate.ManySinceSnapshot(k, v) ? k->AheadMost : k->AheadDense;
+            return dense > wanted ? dense : wanted < k->AheadMost ? wanted : k->AheadMost;
+        }
         return wanted < k->AheadMost ? wanted : k->AheadMost;
     }
 
