@@ -557,6 +557,9 @@ internal sealed unsafe class Vcpu
         Ring->State = RingState.Idle;
         Capture(rip, flags, _machine.SyscallEntersRing0);
         _user.Rax = result;
+        // As SYSCALL leaves them, not as the stub does.
+        _user.Rcx = rip;
+        _user.R11 = flags;
         _user.Rsp = stack;
         _user.Rdi = rdi;
         _user.Rsi = rsi;

@@ -42,6 +42,9 @@ internal static class SiteFinder
         while (decoder.IP < start + (ulong)code.Length)
         {
             decoder.Decode(out var instruction);
+            // Padding that goes on behind the end.
+            if (decoder.LastError == DecoderError.NoMoreBytes)
+                break;
             // Data among the code: nothing after it is certain, nor anything that might lead there.
             if (instruction.IsInvalid)
                 return null;
