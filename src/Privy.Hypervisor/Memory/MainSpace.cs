@@ -92,7 +92,7 @@ internal sealed unsafe class MainSpace : AddressSpace
                     return -Errno.ENOMEM;
                 if (!TryDisplace(vcpu, address, address + length))
                     return -Errno.ENOMEM;
-                Sites?.Forget(address, address + length);
+                ForgetSites(address, address + length);
             }
             else
             {
@@ -159,7 +159,7 @@ internal sealed unsafe class MainSpace : AddressSpace
                 return -Errno.ENOMEM;
             if (!TryDisplace(vcpu, address, address + length))
                 return -Errno.ENOMEM;
-            Sites?.Forget(address, address + length);
+            ForgetSites(address, address + length);
             // The window's reservation is what it replaces, even where the program has nothing.
             var result = HostSyscall.Raw(SyscallNumber.shmat, (ulong)segment, address, (ulong)(flags | remap) & ~(ulong)round);
             if (result < 0)
@@ -215,7 +215,7 @@ internal sealed unsafe class MainSpace : AddressSpace
                 return 0;
             if (!Mappings.Covers(address, end) || Machine.Trampolines.Overlap(address, end))
                 return -Errno.ENOMEM;
-            Sites?.Forget(address, end);
+            ForgetSites(address, end);
             var rights = Rights(protection);
             if ((rights & Vma.Write) != 0 && !Mappings.Allows(address, end, Vma.Write) && !FitsLimit(length))
                 return -Errno.ENOMEM;
@@ -311,7 +311,7 @@ internal sealed unsafe class MainSpace : AddressSpace
             if (fixedAddress && !TryDisplace(vcpu, newAddress, newAddress + newLength))
                 return -Errno.ENOMEM;
             if (fixedAddress)
-                Sites?.Forget(newAddress, newAddress + newLength);
+                ForgetSites(newAddress, newAddress + newLength);
             if (!fixedAddress && (newAddress = Choose(0, newLength, anonymous: true)) == 0)
                 return -Errno.ENOMEM;
             if (newLength < oldLength)
@@ -328,7 +328,7 @@ internal sealed unsafe class MainSpace : AddressSpace
             // Snapshots keep the bytes at the old addresses, which the host is about to take away.
             if (!TryDisplace(vcpu, address, oldEnd))
                 return -Errno.ENOMEM;
-            Sites?.Forget(address, oldEnd);
+            ForgetSites(address, oldEnd);
             _ = Mappings.Remove(address, oldEnd);
             DropEntries(vcpu, address, oldEnd);
             var moved = FaultInjection.Fails(FaultPoint.Mapping)
@@ -340,6 +340,8 @@ internal sealed unsafe class MainSpace : AddressSpace
                 return moved;
             }
 
+            if ((vma.Flags & Vma.Execute) != 0)
+                Sites?.Restore(address, oldEnd, newAddress, ProgramCopy.TryRead, ProgramCopy.TryWrite);
             ReserveAgain(address, oldEnd);
             _occupied.Remove(address, oldEnd);
             _occupied.Add(newAddress, newAddress + newLength);
@@ -370,7 +372,7 @@ internal sealed unsafe class MainSpace : AddressSpace
                     if (!TryDisplace(vcpu, address, end))
                         return -Errno.ENOMEM;
                     // What was written there is gone, too.
-                    Sites?.Forget(address, end);
+                    ForgetSites(address, end);
                     return HostMemory.Advise(address, length, advice);
                 case free:
                     // Pages "may" be freed: with a snapshot that reads them they are not.
@@ -556,9 +558,9 @@ internal sealed unsafe class MainSpace : AddressSpace
 
         if (!any)
             return 0;
+        ForgetSites(start, end);
         if (!Mappings.Remove(start, end))
             return -Errno.ENOMEM;
-        Sites?.Forget(start, end);
         DropEntries(vcpu, start, end);
         foreach (var (from, to) in pieces)
         {
@@ -687,6 +689,14 @@ internal sealed unsafe class MainSpace : AddressSpace
             return false;
         return (address >= Layout.WindowBase && end <= _windowEnd)
             || (address >= Layout.LargePageSize && end <= Machine.State->LowEnd);
+    }
+
+    /// <summary>Before mappings of [start, end) change.</summary>
+    private void ForgetSites(ulong start, ulong end)
+    {
+        // Most changes are of data, and many.
+        if (Sites is { } sites && Mappings.Any(start, end, Vma.Execute, 0))
+            sites.Forget(start, end);
     }
 
     private bool OverlapsMapping(ulong start, ulong end)

@@ -177,6 +177,8 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
                     return -Errno.ENOMEM;
             }
 
+            if ((vma.Flags & Vma.Execute) != 0)
+                _main.Sites?.Restore(address, address + oldLength, newAddress, (at, bytes) => TryRead(vcpu, at, bytes), (at, bytes) => TryWrite(vcpu, at, bytes));
             _ = Unmap(vcpu, address, oldLength);
             if ((vma.Flags & Vma.Write) == 0)
             {

@@ -85,6 +85,22 @@ internal sealed unsafe class SyscallSites(MainSpace space)
         }
     }
 
+    /// <summary>Code has been moved, and the jumps in it would lead elsewhere: the loads are put back. In any process; under its <see cref="AddressSpace.Changes"/>.</summary>
+    /// <param name="start">Where it was.</param>
+    /// <param name="end">Its end there.</param>
+    /// <param name="moved">Where it is.</param>
+    /// <param name="read">Reads the process' memory.</param>
+    /// <param name="write">Writes to it, whatever rights the program has.</param>
+    internal void Restore(ulong start, ulong end, ulong moved, CodeReader read, CodeWriter write)
+    {
+        foreach (var site in _rewritten)
+        {
+            var at = moved + (site.Load - start);
+            if (site.Load >= start && site.Load < end && Holds(read, at, JumpOf(site)))
+                _ = write(at, site.Bytes);
+        }
+    }
+
     /// <summary>By the first thread, outside of the program: rewrites what is due. What a snapshot reads stays due.</summary>
     /// <param name="vcpu">The thread's vCPU.</param>
     /// <param name="expel">Makes the other threads leave the program.</param>
@@ -103,8 +119,7 @@ internal sealed unsafe class SyscallSites(MainSpace space)
             try
             {
                 space.Gate.AwaitEmpty();
-                foreach (var site in sites)
-                    Apply(site);
+                _ = sites.RemoveAll(site => !TryApply(site));
             }
             finally
             {
@@ -135,11 +150,14 @@ internal sealed unsafe class SyscallSites(MainSpace space)
         }
     }
 
+    /// <summary>What takes the load's place.</summary>
+    private static byte[] JumpOf(SyscallSite site) => site.Pad == 0 ? Trampoline.Jump(site.Load, site.Trampoline!.Address) : Trampoline.ShortJump(site.Load, site.Pad);
+
     private static int Slot(ulong syscall) => (int)(syscall % CacheSize);
 
     private static bool Holds(CodeReader read, ulong address, ReadOnlySpan<byte> expected)
     {
-        Span<byte> bytes = stackalloc byte[SiteFinder.JumpLength];
+        Span<byte> bytes = stackalloc byte[expected.Length];
         return read(address, bytes) && bytes.SequenceEqual(expected);
     }
 
@@ -207,19 +225,14 @@ internal sealed unsafe class SyscallSites(MainSpace space)
     }
 
     /// <summary>Private memory of the host is writable whatever rights the program has; a page of the file that is cut off by now stays as it is.</summary>
-    private static void Apply(SyscallSite site)
+    private static bool TryApply(SyscallSite site)
     {
-        var target = site.Trampoline!.Address;
         if (site.Pad == 0)
-        {
-            _ = ProgramCopy.TryWrite(site.Load, Trampoline.Jump(site.Load, target));
-            return;
-        }
+            return ProgramCopy.TryWrite(site.Load, JumpOf(site));
 
         var pad = new byte[site.PadLength];
         pad.AsSpan().Fill(Breakpoint);
-        Trampoline.Jump(site.Pad, target).CopyTo(pad, 0);
-        if (ProgramCopy.TryWrite(site.Pad, pad))
-            _ = ProgramCopy.TryWrite(site.Load, Trampoline.ShortJump(site.Load, site.Pad));
+        Trampoline.Jump(site.Pad, site.Trampoline!.Address).CopyTo(pad, 0);
+        return ProgramCopy.TryWrite(site.Pad, pad) && ProgramCopy.TryWrite(site.Load, JumpOf(site));
     }
 }

@@ -5,6 +5,9 @@ namespace Privy.Hypervisor.Sites;
 /// <summary>Reads the program's memory. False: not all of it is there.</summary>
 internal delegate bool CodeReader(ulong address, Span<byte> destination);
 
+/// <summary>Writes to the program's memory. False: not all of it is there.</summary>
+internal delegate bool CodeWriter(ulong address, ReadOnlySpan<byte> source);
+
 /// <summary>A function of the program.</summary>
 /// <param name="Start">Its first byte.</param>
 /// <param name="End">One past its last.</param>

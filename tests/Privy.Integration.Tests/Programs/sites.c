@@ -511,6 +511,16 @@ CASE(code_that_comes_and_goes)
         EQUAL(self, call(site, 0, 0, 0));
         heat(site);
         EQUAL(self, call(site, 0, 0, 0));
+        /* Moved: what jumps there would lead elsewhere. */
+        IN_CHILD({
+            char *moved = mremap(page, PAGE, 2 * PAGE, MREMAP_MAYMOVE);
+            CHECK(moved != MAP_FAILED);
+            EQUAL(getpid(), call((void (*)(const struct registers *, struct registers *))(moved + ((char *)site - page)), 0, 0, 0));
+        });
+        char *moved = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK(mremap(page, PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, moved) == moved);
+        EQUAL(self, call((void (*)(const struct registers *, struct registers *))(moved + ((char *)site - page)), 0, 0, 0));
+        SYS(munmap(moved, PAGE));
         SYS(mmap(at, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED ? -1 : 0);
     }
     SYS(munmap(at, span));
