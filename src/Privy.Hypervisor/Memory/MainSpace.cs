@@ -417,9 +417,12 @@ internal sealed unsafe class MainSpace : AddressSpace
         return HasNoReaders(address, end) || WritableNow(address, end) || Machine.Kernel.PrepareWrite(vcpu, Index, address, end) >= 0;
     }
 
+    /// <summary>Whether no snapshot has a reader but views of regions.</summary>
+    internal bool HasViewsAtMost => Volatile.Read(ref Machine.State->ActiveMask) == Machine.State->ViewMask;
+
     /// <summary>Whether no snapshot can share anything of [address, end): there are none, or only views of regions elsewhere.</summary>
     internal bool HasNoReaders(ulong address, ulong end) =>
-        ActiveSnapshots == 0 || (Machine.State->ActiveMask == Machine.State->ViewMask && !Mappings.Any(address, end, Vma.Region, 0));
+        ActiveSnapshots == 0 || (HasViewsAtMost && !Mappings.Any(address, end, Vma.Region, 0));
 
     /// <summary>
     /// As <see cref="PrepareWrite"/>, by a thread without a vCPU: never waits, and never copies a page. False does not say that the range is bad.

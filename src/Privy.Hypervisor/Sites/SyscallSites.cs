@@ -34,8 +34,8 @@ internal sealed unsafe class SyscallSites(MainSpace space)
     private volatile bool _isDue;
     private bool _isMarked;
 
-    /// <summary>Whether a site is to be rewritten.</summary>
-    internal bool IsDue => _isDue;
+    /// <summary>Whether a site is to be rewritten, and no forked child may be reading it.</summary>
+    internal bool IsDue => _isDue && space.HasViewsAtMost;
 
     /// <summary>Sites rewritten so far.</summary>
     internal int Rewritten => _rewritten.Length;
