@@ -37,10 +37,12 @@ public sealed partial class SiteTests
     public void Kicked_at_any_instruction(string name) => Run(name, Flavour.Dynamic, "kick=300");
 
     [PrivyTheory(Needs.Compiler | Needs.StaticLibrary)]
-    [InlineData("registers_and_flags_survive")]
-    [InlineData("results_and_errors_of_the_library")]
-    [InlineData("children_on_the_same_sites")]
-    public void A_program_that_has_its_library_in_itself(string name) => Run(name, Flavour.StaticPie, faults: null);
+    [InlineData("registers_and_flags_survive", Flavour.StaticPie)]
+    [InlineData("results_and_errors_of_the_library", Flavour.StaticPie)]
+    [InlineData("children_on_the_same_sites", Flavour.StaticPie)]
+    [InlineData("registers_and_flags_survive", Flavour.DynamicNonPie)]
+    [InlineData("children_on_the_same_sites", Flavour.DynamicNonPie)]
+    public void Other_ways_to_link(string name, Flavour flavour) => Run(name, flavour, faults: null);
 
     [PrivyTheory(Needs.Compiler | Needs.Privy)]
     [InlineData("--rewrite-syscalls", "off")]

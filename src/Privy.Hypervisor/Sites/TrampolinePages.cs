@@ -3,7 +3,8 @@ using Privy.Kernel;
 namespace Privy.Hypervisor.Sites;
 
 /// <summary>
-/// Where trampolines lie: at the two ends of the window, which are kept from the program for that. Each is in a jump's reach of what lies there, the program itself or its libraries.
+/// Where trampolines lie: at the two ends of the window, and at the end of the addresses of programs that are not position-independent. All are kept from the program for that. Each is in a jump's reach of what lies
+/// there, the program itself or its libraries.
 /// </summary>
 /// <param name="windowEnd">The window's end.</param>
 internal sealed class TrampolinePages(ulong windowEnd)
@@ -14,9 +15,9 @@ internal sealed class TrampolinePages(ulong windowEnd)
     /// <summary>Before them: the stub's address, and the probe.</summary>
     internal const int FirstOffset = 32, ProbeOffset = 16;
 
-    private readonly ulong[] _pages = [Layout.WindowBase, windowEnd - Layout.PageSize];
+    private readonly ulong[] _pages = [Layout.LowWindowEnd - Layout.PageSize, Layout.WindowBase, windowEnd - Layout.PageSize];
 
-    /// <summary>The pages' addresses.</summary>
+    /// <summary>The pages' addresses, ascending.</summary>
     internal ReadOnlySpan<ulong> All => _pages;
 
     /// <summary>Whether a range is not all the program's.</summary>

@@ -89,7 +89,7 @@ public sealed class TrampolineTests
         Assert.Equal(end - Layout.PageSize, pages.ReachableFrom(end - (1UL << 30)));
         Assert.Equal(Layout.WindowBase, pages.ReachableFrom(Layout.WindowBase + 0x5555_6000));
         Assert.Equal(0ul, pages.ReachableFrom(end - (1UL << 33)));
-        Assert.Equal(0ul, pages.ReachableFrom(0x40_0000));
+        Assert.Equal(Layout.LowWindowEnd - Layout.PageSize, pages.ReachableFrom(0x40_0000));
         Assert.True(pages.Overlap(end - 1, end));
         Assert.True(pages.Overlap(Layout.WindowBase, end));
         Assert.False(pages.Overlap(Layout.WindowBase + Layout.PageSize, end - Layout.PageSize));
