@@ -28,6 +28,9 @@ internal readonly struct RunArguments
                             off, auto (default: half of the memory that is free), or for example 2G. With a size,
                             or on four processors and more, a thread copies in the background too
           --syscalls HOW    auto (default), exit (each leaves the VM) or ring (posted to a polling thread)
+          --rewrite-syscalls on|off
+                            on (default): where SYSCALL is slow, the code that a program's busiest calls are made from is
+                            changed in memory to enter the VM's own handler without it
           --trace[=FILE]    Print a line per system call, to standard error or to FILE
           --stats           Print exits, faults, page copies and snapshot times when the program ends
           --engine ENGINE   kvm (default), or native: an ordinary process, for comparison
@@ -57,6 +60,7 @@ internal readonly struct RunArguments
         string? programName = null;
         (SignalSet, SignalSet)? signals = null;
         var stats = false;
+        var rewrites = true;
         var engine = Engine.Kvm;
         var syscalls = SyscallPolicy.Auto;
         var i = 0;
@@ -145,6 +149,13 @@ internal readonly struct RunArguments
 
                     break;
 
+                case "--rewrite-syscalls":
+                    if (value is null && ++i < arguments.Length) value = arguments[i];
+                    if (value is null) return Wrong("--rewrite-syscalls needs a word: on or off");
+                    if (value is not ("on" or "off")) return Wrong($"--rewrite-syscalls: '{value}' is not known; use on or off");
+                    rewrites = value == "on";
+                    break;
+
                 case "--engine":
                     if (value is null && ++i < arguments.Length) value = arguments[i];
                     switch (value)
@@ -187,6 +198,7 @@ internal readonly struct RunArguments
                 PrecopyBytes = precopy,
                 TraceFile = trace,
                 Syscalls = syscalls,
+                RewriteSyscalls = rewrites,
                 Stats = stats,
             },
         };

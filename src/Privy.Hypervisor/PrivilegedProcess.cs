@@ -5,6 +5,7 @@ using Privy.Hypervisor.Memory;
 using Privy.Hypervisor.Polling;
 using Privy.Hypervisor.Processes;
 using Privy.Hypervisor.Signals;
+using Privy.Hypervisor.Sites;
 using Privy.Hypervisor.Syscalls;
 using Privy.Kvm;
 
@@ -56,11 +57,15 @@ public static class PrivilegedProcess
         var reserve = new SnapshotReserve(machine, (ulong?)options.PrecopyBytes);
         var precopies = options.PrecopyBytes is { } bytesAhead ? bytesAhead != 0 : PrecopyWorker.PaysOn(Environment.ProcessorCount);
         var precopy = precopies ? new PrecopyWorker(machine, space) : null;
+        // Where calls leave the guest one by one, SYSCALL is the least of their cost; and a trace must see them.
+        var rewrites = options.RewriteSyscalls && options.TraceFile is null && options.Syscalls != SyscallPolicy.Exit;
+        space.Sites = rewrites ? new SyscallSites(space) : null;
         var table = new ProcessTable(machine, space, options.TraceFile is { } path ? new Tracer(path) : null, reserve, precopy)
         {
             RestartArguments = RestartArguments(options),
             SyscallPolicy = options.TraceFile is null ? options.Syscalls : SyscallPolicy.Exit,
             Poller = new SyscallPoller(space, options.Syscalls),
+            Sites = space.Sites,
         };
         MemoryCalls.Register();
         ViewCalls.Register();
@@ -123,6 +128,8 @@ public static class PrivilegedProcess
             arguments.Add("--stats");
         if (options.Syscalls != SyscallPolicy.Auto)
             arguments.AddRange(["--syscalls", options.Syscalls == SyscallPolicy.Exit ? "exit" : "ring"]);
+        if (!options.RewriteSyscalls)
+            arguments.AddRange(["--rewrite-syscalls", "off"]);
         if (options.TraceFile is { } path)
             arguments.Add(path == "-" ? "--trace" : "--trace=" + path);
         return arguments;

@@ -36,6 +36,9 @@ public sealed record RunOptions
     /// <summary>How system calls reach the host.</summary>
     public SyscallPolicy Syscalls { get; init; }
 
+    /// <summary>Whether the program's most used system calls may be made to enter the guest's stub without SYSCALL, where that is slow, by a change of its code.</summary>
+    public bool RewriteSyscalls { get; init; } = true;
+
     /// <summary>Print counters (exits, faults, copies, snapshots) to standard error when the program ends.</summary>
     public bool Stats { get; init; }
 }

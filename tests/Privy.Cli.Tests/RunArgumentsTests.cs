@@ -60,6 +60,14 @@ public class RunArgumentsTests
     public void Help(string option) => Assert.True(RunArguments.Parse([option]).ShowHelp);
 
     [Fact]
+    public void System_calls_are_rewritten_unless_somebody_says_no()
+    {
+        Assert.True(RunArguments.Parse(["ls"]).Options!.RewriteSyscalls);
+        Assert.True(RunArguments.Parse(["--rewrite-syscalls", "on", "ls"]).Options!.RewriteSyscalls);
+        Assert.False(RunArguments.Parse(["--rewrite-syscalls=off", "ls"]).Options!.RewriteSyscalls);
+    }
+
+    [Fact]
     public void Help_after_the_program_is_the_programs()
     {
         var parsed = RunArguments.Parse(["redis-server", "--help"]);
@@ -83,6 +91,8 @@ public class RunArgumentsTests
     [InlineData("unknown option '--stat'", "--stat", "ls")]
     [InlineData("unknown option '-m'", "-m", "1G", "ls")]
     [InlineData("takes no value", "--stats=yes", "ls")]
+    [InlineData("--rewrite-syscalls needs", "--rewrite-syscalls")]
+    [InlineData("'maybe' is not known", "--rewrite-syscalls=maybe", "ls")]
     public void Wrong_command_lines(string reason, params string[] arguments)
     {
         var parsed = RunArguments.Parse(arguments);

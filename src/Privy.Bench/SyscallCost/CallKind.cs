@@ -8,6 +8,7 @@ internal sealed record CallKind(string Key, string Name)
     public static IReadOnlyList<CallKind> All { get; } =
     [
         new("gettid", "gettid"),
+        new("getpid-library", "getpid of the C library"),
         new("lseek", "lseek"),
         new("pread-cached", "pread 4 KB, cached"),
         new("pwrite-cached", "pwrite 4 KB, cached"),

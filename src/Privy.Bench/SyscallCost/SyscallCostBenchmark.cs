@@ -16,7 +16,7 @@ public sealed class SyscallCostBenchmark : IBenchmark
     public string Title => "System calls";
 
     /// <inheritdoc/>
-    public string Description => "What gettid, lseek, pread, pwrite and an epoll round trip cost: native, and under Privy by each way of calling the host";
+    public string Description => "What gettid, lseek, pread, pwrite and an epoll round trip cost: native, and under Privy by each way of calling the host, and with its code as it is";
 
     /// <inheritdoc/>
     public BenchmarkPart Run(BenchmarkContext context)
@@ -52,7 +52,7 @@ public sealed class SyscallCostBenchmark : IBenchmark
 
         var part = new BenchmarkPart
         {
-            Method = "Each call is made in a loop, and the time of the loop divided by the number of calls. lseek is the least that the host's kernel can be asked; gettid needs no host. Cached reads and writes find their page in the host's page cache; " +
+            Method = "Each call is made in a loop, and the time of the loop divided by the number of calls. lseek is the least that the host's kernel can be asked; gettid and getpid need no host, and the C library's getpid is code that Privy may rewrite (--rewrite-syscalls). Cached reads and writes find their page in the host's page cache; " +
                 "uncached ones (O_DIRECT) go to the disk. The round trip is a write to an eventfd, epoll_wait, and the read of it.",
             Csv = csv,
         };
@@ -65,15 +65,16 @@ public sealed class SyscallCostBenchmark : IBenchmark
         return part;
     }
 
-    /// <summary>Native, and Privy by each value of <c>--syscalls</c>; a build without that option has one way.</summary>
+    /// <summary>Native, and Privy by each value of <c>--syscalls</c> and without rewriting; a build without those options has one way.</summary>
     private static List<Side> Sides(BenchmarkContext context)
     {
         List<Side> sides = [Side.Native];
         if (!context.HasPrivy) return sides;
         sides.Add(context.Privy());
-        foreach (var (way, color) in (ReadOnlySpan<(string, string)>)[("exit", "#7b52a3"), ("ring", "#3a8f5c")])
+        foreach (var (option, way, name, color) in (ReadOnlySpan<(string, string, string, string)>)[
+            ("--syscalls", "exit", "exit", "#7b52a3"), ("--syscalls", "ring", "ring", "#3a8f5c"), ("--rewrite-syscalls", "off", "not rewritten", "#a0722a")])
         {
-            var side = context.Privy("--syscalls", way) with { Key = "privy-" + way, Name = "Privy, " + way, Color = color };
+            var side = context.Privy(option, way) with { Key = "privy-" + name.Replace(' ', '-'), Name = "Privy, " + name, Color = color };
             if (Works(side)) sides.Add(side);
         }
 

@@ -11,7 +11,7 @@ internal static unsafe partial class Kernel
     public const int O_RDWR = 2, O_DIRECT = 0x4000;
 
     private const int SYS_read = 0, SYS_write = 1, SYS_close = 3, SYS_poll = 7, SYS_lseek = 8, SYS_mmap = 9, SYS_mprotect = 10, SYS_pread64 = 17, SYS_pwrite64 = 18, SYS_madvise = 28;
-    private const int SYS_fork = 57, SYS_wait4 = 61, SYS_kill = 62, SYS_prctl = 157, SYS_gettid = 186, SYS_clock_gettime = 228, SYS_clock_nanosleep = 230, SYS_exit_group = 231;
+    private const int SYS_fork = 57, SYS_wait4 = 61, SYS_kill = 62, SYS_getppid = 110, SYS_prctl = 157, SYS_gettid = 186, SYS_clock_gettime = 228, SYS_clock_nanosleep = 230, SYS_exit_group = 231;
     private const int SYS_epoll_wait = 232, SYS_epoll_ctl = 233, SYS_openat = 257, SYS_eventfd2 = 290, SYS_epoll_create1 = 291, SYS_pipe2 = 293;
     private const int EAGAIN = 11, EINTR = 4, WNOHANG = 1, SIGKILL = 9, PR_SET_TIMERSLACK = 29, CLOCK_MONOTONIC = 1, TIMER_ABSTIME = 1, CLOCK_THREAD_CPUTIME_ID = 3;
 
@@ -87,6 +87,13 @@ internal static unsafe partial class Kernel
     public static long WriteAt(int descriptor, void* buffer, long bytes, long at) => CallQuick(SYS_pwrite64, descriptor, (nint)buffer, (nint)bytes, (nint)at, 0, 0);
 
     public static long ThreadId() => CallQuick(SYS_gettid, 0, 0, 0, 0, 0, 0);
+
+    /// <summary>The calling process' id, by the C library's function: that has a SYSCALL of its own, where the others here share one.</summary>
+    [LibraryImport("libc", EntryPoint = "getpid")]
+    [SuppressGCTransition]
+    public static partial int LibraryProcessId();
+
+    public static long ParentId() => CallQuick(SYS_getppid, 0, 0, 0, 0, 0, 0);
 
     /// <summary>Where a file is read next: the least that the host's kernel can be asked.</summary>
     public static long Position(int descriptor) => CallQuick(SYS_lseek, descriptor, 0, 1 /* SEEK_CUR */, 0, 0, 0);

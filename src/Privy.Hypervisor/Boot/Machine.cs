@@ -2,6 +2,7 @@ using System.Runtime.CompilerServices;
 using Privy.Hypervisor.Diagnostics;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
+using Privy.Hypervisor.Sites;
 using Privy.Kernel;
 using Privy.Kvm;
 
@@ -65,6 +66,7 @@ public sealed unsafe class Machine : IDisposable
         State = (KernelState*)Layout.KernelBase;
         Slots = new SlotMap(vm, State, map, PoolVirtual);
         Frames = new FrameReserve(this);
+        Trampolines = new TrampolinePages(Layout.WindowBase + map.WindowSize);
     }
 
     /// <summary>The kernel's state, in memory shared with the guest.</summary>
@@ -105,6 +107,9 @@ public sealed unsafe class Machine : IDisposable
 
     /// <summary>Host memory behind the pool.</summary>
     internal FrameReserve Frames { get; }
+
+    /// <summary>Pages in the window that are not the program's.</summary>
+    internal TrampolinePages Trampolines { get; }
 
     /// <summary>Creates the VM, loads the kernel and makes its tables.</summary>
     /// <exception cref="KvmException">A call to KVM or for memory failed.</exception>

@@ -125,7 +125,7 @@ internal unsafe struct SyscallRing
     /// <summary>Sixth argument (r9).</summary>
     [FieldOffset(0xB0)] internal ulong A5;
 
-    /// <summary>Where the program goes on (rcx).</summary>
+    /// <summary>Where the program goes on (rcx); of the last call that the stub has answered, too.</summary>
     [FieldOffset(0xB8)] internal ulong Rip;
 
     /// <summary>The program's flags (r11).</summary>

@@ -35,6 +35,7 @@ internal sealed unsafe class Vcpu
     private readonly ulong _base;
     private GuestRegisters _user;
     private bool _ring0;
+    private bool _isMarked;
     private bool _userDirty;
     private ulong _cr3;
     private bool _userBoundary = true;
@@ -82,6 +83,9 @@ internal sealed unsafe class Vcpu
         }
     }
 
+    /// <summary>Where the program stands.</summary>
+    internal ulong Rip => _user.Rip;
+
     /// <summary>Vector of the last <see cref="VcpuExit.Exception"/>.</summary>
     internal int Vector { get; private set; }
 
@@ -109,6 +113,7 @@ internal sealed unsafe class Vcpu
         SetUserSystemRegisters(space, fsBase, gsBase);
         Area->LoadedRoot = root;
         _ring0 = false;
+        _isMarked = false;
         _userBoundary = true;
         _user = registers;
         _userDirty = true;
@@ -162,7 +167,7 @@ internal sealed unsafe class Vcpu
     }
 
     /// <summary>Bases of the program's FS and GS segments; programs may have changed them themselves (WRFSBASE).</summary>
-    internal (ulong Fs, ulong Gs) Bases => (SystemRegisters.Fs.Base, SystemRegisters.Gs.Base);
+    internal (ulong Fs, ulong Gs) Bases => (SystemRegisters.Fs.Base, _isMarked && SystemRegisters.Gs.Base == _base ? 0 : SystemRegisters.Gs.Base);
 
     internal void SetFsBase(ulong value)
     {
@@ -172,8 +177,34 @@ internal sealed unsafe class Vcpu
 
     internal void SetGsBase(ulong value)
     {
-        SystemRegisters.Gs.Base = value;
+        SystemRegisters.Gs.Base = _isMarked && value == 0 ? _base : value;
         Cpu.MarkSystemRegistersDirty();
+    }
+
+    /// <summary>
+    /// Lets trampolines know this vCPU (<see cref="Sites.Trampoline"/>): as long as the program has no base of GS, that is the vCPU's area. False: the program cannot read it, whatever CPUID
+    /// says, since ring 3 may run with the host's CR4.
+    /// </summary>
+    /// <param name="probe">Code that reads it into rdx and makes a call that no stub answers.</param>
+    internal bool TryMark(ulong probe)
+    {
+        var gs = Bases.Gs;
+        if (gs != 0)
+            return false;
+        _isMarked = true;
+        SetGsBase(0);
+        var user = _user;
+        User = new GuestRegisters { Rip = probe, Rsp = user.Rsp };
+        VcpuExit exit;
+        while ((exit = Run()) == VcpuExit.Kicked)
+            _ = Interlocked.And(ref Area->ExitRequest, 0);
+        _isMarked = exit == VcpuExit.Syscall && _user.Rdx == _base;
+        if (!_isMarked)
+            SetGsBase(0);
+        User = user;
+        // Whoever wanted the vCPU meanwhile still does.
+        _ = Interlocked.Or(ref Area->ExitRequest, ExitReason.Host);
+        return _isMarked;
     }
 
     /// <summary>Segment and control registers, in the run page. An ioctl on a vCPU costs some microseconds, so one reads them at most and none writes them.</summary>
@@ -526,6 +557,9 @@ internal sealed unsafe class Vcpu
         Ring->State = RingState.Idle;
         Capture(rip, flags, _machine.SyscallEntersRing0);
         _user.Rax = result;
+        // As SYSCALL leaves them, not as the stub does.
+        _user.Rcx = rip;
+        _user.R11 = flags;
         _user.Rsp = stack;
         _user.Rdi = rdi;
         _user.Rsi = rsi;

@@ -22,6 +22,9 @@ internal static class VmaTag
     /// while there is no snapshot, which may have to read them.
     /// </summary>
     internal const uint HostHidden = 8;
+
+    /// <summary>The hypervisor's, though it lies in the window: the program can run it and is not told of it.</summary>
+    internal const uint Hypervisor = 16;
 }
 
 /// <summary>
@@ -117,7 +120,7 @@ internal abstract unsafe class AddressSpace(Machine machine, int index)
     internal MemoryListing.Subject Describe()
     {
         lock (Changes)
-            return new MemoryListing.Subject(Mappings.All.ToArray(), BreakStart, Break, IsMain ? null : CountPages);
+            return new MemoryListing.Subject([.. Mappings.All.ToArray().Where(vma => (vma.HostTag & VmaTag.Hypervisor) == 0)], BreakStart, Break, IsMain ? null : CountPages);
     }
 
     /// <summary>Attaches a vCPU: shootdowns reach it from now on.</summary>

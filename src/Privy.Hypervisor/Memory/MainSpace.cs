@@ -1,6 +1,7 @@
 using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Diagnostics;
 using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Sites;
 using Privy.Hypervisor.Syscalls;
 using Privy.Kernel;
 using static Privy.Hypervisor.Host.HostMemory;
@@ -39,9 +40,14 @@ internal sealed unsafe class MainSpace : AddressSpace
     {
         _limit = limit;
         _windowEnd = Layout.WindowBase + machine.Map.WindowSize;
+        foreach (var page in machine.Trampolines.All)
+            _occupied.Add(page, page + Layout.PageSize);
     }
 
     internal override bool IsMain => true;
+
+    /// <summary>Where the program calls the system often; null: nobody wants to know.</summary>
+    internal SyscallSites? Sites { get; set; }
 
     /// <summary>Claims addresses for good (ELF images, heap); the lowest free ones first.</summary>
     internal bool Claim(ulong start, ulong end)
@@ -86,6 +92,7 @@ internal sealed unsafe class MainSpace : AddressSpace
                     return -Errno.ENOMEM;
                 if (!TryDisplace(vcpu, address, address + length))
                     return -Errno.ENOMEM;
+                ForgetSites(address, address + length);
             }
             else
             {
@@ -152,6 +159,7 @@ internal sealed unsafe class MainSpace : AddressSpace
                 return -Errno.ENOMEM;
             if (!TryDisplace(vcpu, address, address + length))
                 return -Errno.ENOMEM;
+            ForgetSites(address, address + length);
             // The window's reservation is what it replaces, even where the program has nothing.
             var result = HostSyscall.Raw(SyscallNumber.shmat, (ulong)segment, address, (ulong)(flags | remap) & ~(ulong)round);
             if (result < 0)
@@ -205,8 +213,9 @@ internal sealed unsafe class MainSpace : AddressSpace
                 return -Errno.EINVAL;
             if (length == 0)
                 return 0;
-            if (!Mappings.Covers(address, end))
+            if (!Mappings.Covers(address, end) || Machine.Trampolines.Overlap(address, end))
                 return -Errno.ENOMEM;
+            ForgetSites(address, end);
             var rights = Rights(protection);
             if ((rights & Vma.Write) != 0 && !Mappings.Allows(address, end, Vma.Write) && !FitsLimit(length))
                 return -Errno.ENOMEM;
@@ -269,7 +278,7 @@ internal sealed unsafe class MainSpace : AddressSpace
                 return -Errno.EINVAL;
             if ((flags & MREMAP_DONTUNMAP) != 0 || oldLength == 0)
                 return -Errno.EINVAL;
-            if (Mappings.Find(address) is not { } vma || vma.End < address + oldLength)
+            if (Mappings.Find(address) is not { } vma || vma.End < address + oldLength || Machine.Trampolines.Overlap(address, address + oldLength))
                 return -Errno.EFAULT;
 
             if (!fixedAddress && newLength <= oldLength)
@@ -301,6 +310,8 @@ internal sealed unsafe class MainSpace : AddressSpace
                 return -Errno.ENOMEM;
             if (fixedAddress && !TryDisplace(vcpu, newAddress, newAddress + newLength))
                 return -Errno.ENOMEM;
+            if (fixedAddress)
+                ForgetSites(newAddress, newAddress + newLength);
             if (!fixedAddress && (newAddress = Choose(0, newLength, anonymous: true)) == 0)
                 return -Errno.ENOMEM;
             if (newLength < oldLength)
@@ -317,6 +328,7 @@ internal sealed unsafe class MainSpace : AddressSpace
             // Snapshots keep the bytes at the old addresses, which the host is about to take away.
             if (!TryDisplace(vcpu, address, oldEnd))
                 return -Errno.ENOMEM;
+            ForgetSites(address, oldEnd);
             _ = Mappings.Remove(address, oldEnd);
             DropEntries(vcpu, address, oldEnd);
             var moved = FaultInjection.Fails(FaultPoint.Mapping)
@@ -328,6 +340,8 @@ internal sealed unsafe class MainSpace : AddressSpace
                 return moved;
             }
 
+            if ((vma.Flags & Vma.Execute) != 0)
+                Sites?.Restore(address, oldEnd, newAddress, ProgramCopy.TryRead, ProgramCopy.TryWrite);
             ReserveAgain(address, oldEnd);
             _occupied.Remove(address, oldEnd);
             _occupied.Add(newAddress, newAddress + newLength);
@@ -357,6 +371,8 @@ internal sealed unsafe class MainSpace : AddressSpace
                 case MADV_DONTNEED:
                     if (!TryDisplace(vcpu, address, end))
                         return -Errno.ENOMEM;
+                    // What was written there is gone, too.
+                    ForgetSites(address, end);
                     return HostMemory.Advise(address, length, advice);
                 case free:
                     // Pages "may" be freed: with a snapshot that reads them they are not.
@@ -401,9 +417,12 @@ internal sealed unsafe class MainSpace : AddressSpace
         return HasNoReaders(address, end) || WritableNow(address, end) || Machine.Kernel.PrepareWrite(vcpu, Index, address, end) >= 0;
     }
 
+    /// <summary>Whether no snapshot has a reader but views of regions.</summary>
+    internal bool HasViewsAtMost => Volatile.Read(ref Machine.State->ActiveMask) == Machine.State->ViewMask;
+
     /// <summary>Whether no snapshot can share anything of [address, end): there are none, or only views of regions elsewhere.</summary>
-    private bool HasNoReaders(ulong address, ulong end) =>
-        ActiveSnapshots == 0 || (Machine.State->ActiveMask == Machine.State->ViewMask && !Mappings.Any(address, end, Vma.Region, 0));
+    internal bool HasNoReaders(ulong address, ulong end) =>
+        ActiveSnapshots == 0 || (HasViewsAtMost && !Mappings.Any(address, end, Vma.Region, 0));
 
     /// <summary>
     /// As <see cref="PrepareWrite"/>, by a thread without a vCPU: never waits, and never copies a page. False does not say that the range is bad.
@@ -465,6 +484,11 @@ internal sealed unsafe class MainSpace : AddressSpace
             }
         }
     }
+
+    /// <summary>Maps a page for trampolines; under <see cref="AddressSpace.Changes"/>.</summary>
+    internal bool MapTrampolines(ulong page) =>
+        HostMemory.Map(page, Layout.PageSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED) >= 0
+        && Mappings.Replace(new Vma { Start = page, End = page + Layout.PageSize, Flags = Vma.Read | Vma.Execute, HostTag = VmaTag.Hypervisor, Birth = Machine.State->Epoch });
 
     /// <summary>A free place in the window for a mapping of a snapshot's child that must live in the host (shared memory).</summary>
     internal long MapForChild(VmaList child, ulong length, int protection, int flags, int descriptor, ulong offset)
@@ -537,6 +561,7 @@ internal sealed unsafe class MainSpace : AddressSpace
 
         if (!any)
             return 0;
+        ForgetSites(start, end);
         if (!Mappings.Remove(start, end))
             return -Errno.ENOMEM;
         DropEntries(vcpu, start, end);
@@ -663,10 +688,18 @@ internal sealed unsafe class MainSpace : AddressSpace
     private bool Contains(ulong address, ulong length)
     {
         var end = address + length;
-        if (end < address)
+        if (end < address || Machine.Trampolines.Overlap(address, end))
             return false;
         return (address >= Layout.WindowBase && end <= _windowEnd)
             || (address >= Layout.LargePageSize && end <= Machine.State->LowEnd);
+    }
+
+    /// <summary>Before mappings of [start, end) change.</summary>
+    private void ForgetSites(ulong start, ulong end)
+    {
+        // Most changes are of data, and many.
+        if (Sites is { } sites && Mappings.Any(start, end, Vma.Execute, 0))
+            sites.Forget(start, end);
     }
 
     private bool OverlapsMapping(ulong start, ulong end)

@@ -42,7 +42,7 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
             var shared = (flags & MAP_SHARED) != 0;
             var anonymous = (flags & MAP_ANONYMOUS) != 0;
             var isFixed = (flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)) != 0;
-            if (isFixed && (!IsPageAligned(address) || !LinearMap.Contains(Machine.State, address) || !LinearMap.Contains(Machine.State, address + length - 1)))
+            if (isFixed && (!IsPageAligned(address) || !Contains(address, address + length)))
                 return IsPageAligned(address) ? -Errno.ENOMEM : -Errno.EINVAL;
             if ((flags & MAP_FIXED_NOREPLACE) != 0 && IsUsed(address, address + length))
                 return -Errno.EEXIST;
@@ -89,7 +89,7 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
             length = PageUp(length);
             var end = address + length;
             // What is not the program's, the guest's kernel above all, has no mapping here but entries in the table.
-            if (!IsPageAligned(address) || length == 0 || end < address || !LinearMap.Contains(Machine.State, address) || !LinearMap.Contains(Machine.State, end - 1))
+            if (!IsPageAligned(address) || length == 0 || end < address || !Contains(address, end))
                 return -Errno.EINVAL;
             if (!Mappings.Remove(address, end))
                 return -Errno.ENOMEM;
@@ -120,7 +120,7 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
                 return -Errno.EINVAL;
             if (length == 0)
                 return 0;
-            if (!Mappings.Covers(address, end))
+            if (!Mappings.Covers(address, end) || Machine.Trampolines.Overlap(address, end))
                 return -Errno.ENOMEM;
             var rights = Rights(protection);
             var all = Mappings.All;
@@ -149,7 +149,7 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
             newLength = PageUp(newLength);
             if (!IsPageAligned(address) || newLength == 0 || oldLength == 0 || (flags & ~MREMAP_MAYMOVE) != 0)
                 return -Errno.EINVAL;
-            if (Mappings.Find(address) is not { } vma || vma.End < address + oldLength)
+            if (Mappings.Find(address) is not { } vma || vma.End < address + oldLength || Machine.Trampolines.Overlap(address, address + oldLength))
                 return -Errno.EFAULT;
             if (newLength <= oldLength)
             {
@@ -160,7 +160,7 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
             if ((vma.Flags & Vma.Shared) != 0)
                 return -Errno.ENOMEM;
             var grown = newLength - oldLength;
-            if (!IsUsed(address + oldLength, address + newLength) && LinearMap.Contains(Machine.State, address + newLength - 1))
+            if (!IsUsed(address + oldLength, address + newLength) && Contains(address, address + newLength))
             {
                 return Mappings.Replace(new Vma { Start = address + oldLength, End = address + newLength, Flags = vma.Flags | Vma.Pooled, Birth = vma.Birth }) ? (long)address : -Errno.ENOMEM;
             }
@@ -177,6 +177,8 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
                     return -Errno.ENOMEM;
             }
 
+            if ((vma.Flags & Vma.Execute) != 0)
+                _main.Sites?.Restore(address, address + oldLength, newAddress, (at, bytes) => TryRead(vcpu, at, bytes), (at, bytes) => TryWrite(vcpu, at, bytes));
             _ = Unmap(vcpu, address, oldLength);
             if ((vma.Flags & Vma.Write) == 0)
             {
@@ -197,7 +199,7 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
             var end = address + length;
             if (!IsPageAligned(address) || end < address)
                 return -Errno.EINVAL;
-            if (!Mappings.Covers(address, end))
+            if (!Mappings.Covers(address, end) || Machine.Trampolines.Overlap(address, end))
                 return length == 0 ? 0 : -Errno.ENOMEM;
             if (advice != MADV_DONTNEED)
                 return 0; // hints about linear memory are the parent's to give
@@ -395,10 +397,14 @@ internal sealed unsafe class SnapshotSpace : AddressSpace
         return i < all.Length && all[i].Start < end;
     }
 
+    /// <summary>Whether [start, end) may be the program's.</summary>
+    private bool Contains(ulong start, ulong end) =>
+        LinearMap.Contains(Machine.State, start) && LinearMap.Contains(Machine.State, end - 1) && !Machine.Trampolines.Overlap(start, end);
+
     private ulong Choose(ulong length)
     {
         var all = Mappings.All;
-        var ceiling = Machine.State->WindowEnd;
+        var ceiling = Machine.Trampolines.All[^1];
         for (var i = all.Length - 1; i >= 0; i--)
         {
             if (all[i].End + length <= ceiling)

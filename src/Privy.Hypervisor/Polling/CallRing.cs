@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
+using Privy.Hypervisor.Sites;
 
 namespace Privy.Hypervisor.Polling;
 
@@ -64,6 +65,9 @@ internal sealed unsafe class CallRing
 
     /// <summary>The writes that this thread puts off; null: none.</summary>
     internal DeferredSends? Sends { get; set; }
+
+    /// <summary>Where calls are made often; null: nobody counts.</summary>
+    internal SyscallSites? Sites { get; set; }
 
     /// <summary>The host thread.</summary>
     internal int ThreadId { get; }
@@ -144,6 +148,13 @@ internal sealed unsafe class CallRing
         _pause = _nextPause;
         _nextPause = Math.Min(2 * _nextPause, LongestPause);
         return true;
+    }
+
+    /// <summary>By the poller, which has claimed a call: counts its site. One that becomes due is rewritten at the thread's next exit, so there must be one.</summary>
+    internal void NoteSite()
+    {
+        if (Sites is { } sites && sites.Note(Words->Rip))
+            _vcpu.RequestExit();
     }
 
     /// <summary>The thread ends, or is about to get a descriptor table of its own.</summary>

@@ -273,6 +273,7 @@ internal sealed unsafe class SyscallPoller
         var result = sends is null || sends.Admits(words) ? PolledCalls.Execute(_space, words) : PolledCalls.Declined;
         if (sends is not null && !sends.Answers(words, result))
             result = PolledCalls.Declined;
+        ring.NoteSite();
         if (result == PolledCalls.Declined)
         {
             ring.Declined++;

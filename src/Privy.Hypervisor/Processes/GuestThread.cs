@@ -2,6 +2,7 @@ using Privy.Hypervisor.Boot;
 using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
 using Privy.Hypervisor.Polling;
+using Privy.Hypervisor.Sites;
 using Privy.Hypervisor.Syscalls;
 using Privy.Kernel;
 
@@ -15,6 +16,7 @@ internal sealed unsafe partial class GuestThread
     private CallRing? _ring;
     private WriteBehind? _writes;
     private DeferredSends? _sends;
+    private SyscallSites? _sites;
     private bool _mayDeferSends, _tickArmed;
     private bool _exited;
     private StartState? _start;
@@ -76,6 +78,7 @@ internal sealed unsafe partial class GuestThread
             _ring = new CallRing(Process == Process.Table.Main ? Process.Table.Poller : null, Vcpu, Process.Id, ThreadId);
             _writes = Space.IsMain ? null : WriteBehind.For(this);
             _mayDeferSends = Process == Process.Table.Main && ThreadId == Process.Id;
+            _sites = _ring.Sites = _mayDeferSends ? Process.Table.Sites : null;
         }
     }
 
@@ -91,6 +94,8 @@ internal sealed unsafe partial class GuestThread
                 Interlocked.And(ref Vcpu.Area->ExitRequest, 0);
                 Host.ClearInterrupt();
                 _sends?.FlushIfAsked();
+                if (_sites is { IsDue: true })
+                    RewriteSites(_sites);
                 Process.AwaitRunning();
                 if (ExitRequested || !DeliverSignals())
                     break;
@@ -141,6 +146,8 @@ internal sealed unsafe partial class GuestThread
             Space.Gate.Leave();
         }
 
+        if (exit != VcpuExit.Syscall)
+            Process.Table.Sites?.Complete(Vcpu, TryRead);
         switch (exit)
         {
             case VcpuExit.Syscall:
@@ -169,6 +176,8 @@ internal sealed unsafe partial class GuestThread
     {
         _ring?.Exited();
         ref var registers = ref Vcpu.User;
+        if (_sites is not null)
+            NoteSites(_sites);
         var number = (long)registers.Rax;
         var arguments = new SyscallArguments(registers.Rdi, registers.Rsi, registers.Rdx, registers.R10, registers.R8, registers.R9);
         if (_callsSinceFork > 0 && --_callsSinceFork == 0)
@@ -193,6 +202,21 @@ internal sealed unsafe partial class GuestThread
         Process.Table.Trace?.Write(this, number, arguments, result);
         EndCall(result);
         _ring?.Resumed();
+    }
+
+    /// <summary>Counts the place of this call, and that of the last one which the stub has answered since the one before.</summary>
+    private void NoteSites(SyscallSites sites)
+    {
+        _ = sites.Note(Vcpu.Rip);
+        _ = sites.Note(Vcpu.Ring->Rip);
+        Vcpu.Ring->Rip = 0;
+    }
+
+    private void RewriteSites(SyscallSites sites)
+    {
+        // Known after the first call: where SYSCALL enters ring 0 it costs little, and the stub returns by SYSRET.
+        if (Vcpu.SyscallEntersRing0 || !sites.Rewrite(Vcpu, ExpelOthers))
+            _sites = _ring!.Sites = null;
     }
 
     private void ArmTick()

@@ -4,6 +4,7 @@ using Privy.Hypervisor.Host;
 using Privy.Hypervisor.Memory;
 using Privy.Hypervisor.Polling;
 using Privy.Hypervisor.Signals;
+using Privy.Hypervisor.Sites;
 using Privy.Hypervisor.Syscalls;
 
 namespace Privy.Hypervisor.Processes;
@@ -35,6 +36,9 @@ internal sealed class ProcessTable(Machine machine, MainSpace mainSpace, Tracer?
 
     /// <summary>Makes the main process' calls without exits.</summary>
     internal required SyscallPoller Poller { get; init; }
+
+    /// <summary>Where main's first thread calls the system often; null where no call is worth a change of the program's code.</summary>
+    internal SyscallSites? Sites { get; init; }
 
     internal SnapshotStatistics Snapshots { get; } = new();
 

@@ -18,6 +18,7 @@ internal static unsafe class StatisticsReport
         Line("system calls without an exit", completed);
         Line("system calls handed back", declined);
         Line("system calls taken back", takenBack);
+        Line("system-call sites rewritten", table.Sites?.Rewritten ?? 0);
         Line("writes put off", table.Poller.Deferred.Writes);
         Line("reads ahead", table.Poller.Deferred.Reads);
         Line("exits for faults and signals", exits.KernelExits);
