@@ -3,8 +3,8 @@ namespace Privy.Kernel;
 /// <summary>How often a vCPU's writes fault: what is worth copying ahead depends on it.</summary>
 internal static unsafe class FaultRate
 {
-    // Faults after which a snapshot counts as one that lives long: what they have cost, the pages copied with them included, is some milliseconds.
-    private const int Many = 64;
+    // Faults after which a snapshot counts as one that lives long: what they have cost, the pages copied with them included, is some 25 ms on paravirtual KVM.
+    private const int Many = 512;
 
     /// <summary>
     /// Counts a copy-on-write fault. True when this vCPU takes so many that it does little else: in the present window of time or in the
