@@ -66,7 +66,8 @@ internal sealed unsafe class GuestMeasurement
             RunToSyscall();
         });
         var (shorter, longer) = Breakpoints();
-        var faults = FirstFaults();
+        var faults = FirstFaults(FaultPages);
+        var faultsByRing0 = FirstFaultsByRing0();
         var data = Map(0, 2 * Layout.LargePageSize, ReadWrite);
         const int noHugePage = 15; // MADV_NOHUGEPAGE: a host page is to be 4 KB here
         _ = HostMemory.Advise(data, 2 * Layout.LargePageSize, noHugePage);
@@ -92,6 +93,7 @@ internal sealed unsafe class GuestMeasurement
             Cost("instruction in the guest's ring 0", ring0),
             Cost("breakpoint: ring 0 and back", shorter, cyclesPerNanosecond),
             Cost("page fault resolved by the guest's kernel", faults, cyclesPerNanosecond),
+            .. faultsByRing0.Length == 0 ? (MeasuredCost[])[] : [Cost("  the same by way of ring 0", faultsByRing0, cyclesPerNanosecond)],
             Cost("first touch of a 4 KB page of the host", touches, cyclesPerNanosecond),
             Cost("first write to a page after a snapshot (copy)", copies, cyclesPerNanosecond),
             Cost("  of it: tables and copy, without the fault", ahead),
@@ -129,14 +131,28 @@ internal sealed unsafe class GuestMeasurement
     /// Touches pages that the host has already, each in a mapping of 4 KB and in 2 MB of its own: the kernel fills all it can at a fault, and only
     /// so is there a fault at each.
     /// </summary>
-    private double[] FirstFaults()
+    private double[] FirstFaults(ulong start)
     {
         for (var i = 0; i <= Faults; i++)
-            Populate(Map(FaultPages + ((ulong)i * Layout.LargePageSize), Layout.PageSize, ReadWrite), Layout.PageSize);
+            Populate(Map(start + ((ulong)i * Layout.LargePageSize), Layout.PageSize, ReadWrite), Layout.PageSize);
         var before = _vcpu.Area->Faults;
-        var samples = Stores(FaultPages, Faults, Layout.LargePageSize);
+        var samples = Stores(start, Faults, Layout.LargePageSize);
         if (_vcpu.Area->Faults - before < Faults)
             throw _vcpu.Defect($"{_vcpu.Area->Faults - before} page faults where {Faults} pages were touched for the first time");
+        return samples;
+    }
+
+    /// <summary>The same where faults do not come straight to ring 3, if they do; else nothing.</summary>
+    private double[] FirstFaultsByRing0()
+    {
+        var area = _vcpu.Area;
+        var direct = area->GateDirect;
+        if (direct == 0)
+            return [];
+        area->GateDirect = 0;
+        *area->FaultGate = area->GateThroughRing0;
+        var samples = FirstFaults(FaultPages + ((Faults + 1) * Layout.LargePageSize));
+        area->GateDirect = *area->FaultGate = direct;
         return samples;
     }
 
