@@ -93,6 +93,24 @@ static int can(const char *needs)
     return !needs || (needs[3] == '2' ? __builtin_cpu_supports("avx2") : __builtin_cpu_supports("avx512f"));
 }
 
+/* In a child that holds a snapshot: until the parent has written. */
+static void await_writes(int go[2])
+{
+    char c;
+    close(go[1]);
+    CHECK(read(go[0], &c, 1) == 0);
+}
+
+/* In the parent, afterwards: the child has found its bytes. */
+static void end_child(int go[2], pid_t child)
+{
+    close(go[0]);
+    close(go[1]);
+    int status;
+    SYS(waitpid(child, &status, 0));
+    EQUAL(0, status);
+}
+
 /* What an instruction makes of a page does not depend on whether the page faults. */
 CASE(writes_beside_a_snapshot)
 {
@@ -106,15 +124,12 @@ CASE(writes_beside_a_snapshot)
     SYS(pipe(go));
     pid_t child = (pid_t)SYS(fork());
     if (child == 0) {
-        char c;
-        close(go[1]);
-        CHECK(read(go[0], &c, 1) == 0);
+        await_writes(go);
         for (size_t i = 1; i <= WRITERS; i++)
             if (memcmp(m + i * APART, before, 2 * PAGE) != 0)
                 FAIL("the snapshot has what %s wrote", writers[i - 1].name);
         _exit(0);
     }
-    close(go[0]);
     for (size_t i = 1; i <= WRITERS; i++) {
         if (!can(writers[i - 1].needs))
             continue;
@@ -126,10 +141,7 @@ CASE(writes_beside_a_snapshot)
         if (memcmp(m + i * APART, before, 2 * PAGE) == 0)
             FAIL("%s wrote nothing", writers[i - 1].name);
     }
-    close(go[1]);
-    int status;
-    SYS(waitpid(child, &status, 0));
-    EQUAL(0, status);
+    end_child(go, child);
 }
 
 /* The same instruction at the same address again and again: each time the snapshot is another. */
@@ -142,19 +154,13 @@ CASE(same_instruction_many_snapshots)
         SYS(pipe(go));
         pid_t child = (pid_t)SYS(fork());
         if (child == 0) {
-            char c;
-            close(go[1]);
-            CHECK(read(go[0], &c, 1) == 0);
+            await_writes(go);
             _exit(m[0] == round ? 0 : 1);
         }
-        close(go[0]);
         bit_far_off(m + 0x8000);
         store_byte(m);
         EQUAL(0x11, m[0]);
-        close(go[1]);
-        int status;
-        SYS(waitpid(child, &status, 0));
-        EQUAL(0, status);
+        end_child(go, child);
     }
 }
 
