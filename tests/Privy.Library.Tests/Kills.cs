@@ -29,7 +29,7 @@ internal static class Kills
             var output = new StringBuilder();
             // Most of the time it is killed at work, sometimes while it starts or restores.
             bool early = kill % 10 == 9;
-            int status = StartAndKill(folder, program, arguments, early, random, output);
+            int status = StartAndKill(folder, program, arguments, early, ref random, output);
             Assert.True(status == 137, $"seed {seed}, kill {kill}: exit status {status}: {output}");
             Assert.True(early || engine is null || output.ToString().Split('\n')[0].EndsWith($"{engine} engine", StringComparison.Ordinal), output.ToString());
             foreach (string said in output.ToString().Split('\n'))
@@ -64,7 +64,7 @@ internal static class Kills
         Assert.True(leftovers > kills / 20, result);
     }
 
-    private static int StartAndKill(string folder, string program, string[] arguments, bool early, Random64 random, StringBuilder output)
+    private static int StartAndKill(string folder, string program, string[] arguments, bool early, ref Random64 random, StringBuilder output)
     {
         var start = new ProcessStartInfo(program) { RedirectStandardOutput = true, RedirectStandardError = true };
         foreach (string argument in (string[])[.. arguments, folder])
