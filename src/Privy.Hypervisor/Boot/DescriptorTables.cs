@@ -9,6 +9,8 @@ internal static unsafe class DescriptorTables
     internal const ushort TssLimit = 0x67;
     internal const ushort IdtLimit = (32 * 16) - 1;
 
+    private const ulong InterruptGate = 0x8E00; // present, DPL 0
+
     internal static void Write(ulong area, VcpuStubs stubs)
     {
         var gdt = (ulong*)(area + VcpuLayout.Gdt);
@@ -37,7 +39,6 @@ internal static unsafe class DescriptorTables
         var shared = (VcpuArea*)area;
         shared->FaultGate = (ulong*)(area + VcpuLayout.Idt) + (2 * VcpuStubs.PageFaultVector);
         shared->GateThroughRing0 = FaultGate(stubs.Vectors[VcpuStubs.PageFaultVector], Selectors.KernelCode);
-        shared->GateDirect = 0;
         *shared->FaultGate = shared->GateThroughRing0;
 
         var frame = (ulong*)(area + VcpuLayout.HandlerFrame);
@@ -59,8 +60,8 @@ internal static unsafe class DescriptorTables
     /// <summary>The word of the IDT in which the ways of a page fault differ: all handlers of a vCPU lie in one page.</summary>
     private static ulong FaultGate(ulong target, ushort code)
     {
-        const ulong gate = 0x8E00_0000_0000, ist1 = 1UL << 32;
-        return (target & 0xFFFF) | ((ulong)code << 16) | ist1 | gate | ((target >> 16 & 0xFFFF) << 48);
+        const ulong ist1 = 1;
+        return GateWord(target, code, InterruptGate | ist1);
     }
 
     /// <summary>Leads a vector of a vCPU to a handler in ring 0.</summary>
@@ -70,11 +71,13 @@ internal static unsafe class DescriptorTables
     /// <param name="fromProgram">Whether the program may raise it by INT n.</param>
     internal static void SetGate(ulong area, int vector, ulong target, bool fromProgram)
     {
-        const ulong gateDpl0 = 0x8E00;
-        const ulong gateDpl3 = 0xEE00;
-        var gate = fromProgram ? gateDpl3 : gateDpl0;
+        const ulong callable = 0x6000; // DPL 3
         var idt = (ulong*)(area + VcpuLayout.Idt);
-        idt[2 * vector] = (target & 0xFFFF) | ((ulong)Selectors.KernelCode << 16) | (gate << 32) | ((target >> 16 & 0xFFFF) << 48);
+        idt[2 * vector] = GateWord(target, Selectors.KernelCode, fromProgram ? InterruptGate | callable : InterruptGate);
         idt[(2 * vector) + 1] = target >> 32;
     }
+
+    /// <summary>The first word of a gate (Intel SDM vol. 3, figure 6-8); its second is the target's upper half.</summary>
+    private static ulong GateWord(ulong target, ushort code, ulong kind) =>
+        (target & 0xFFFF) | ((ulong)code << 16) | (kind << 32) | ((target >> 16 & 0xFFFF) << 48);
 }
